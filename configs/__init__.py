@@ -1,0 +1,1 @@
+"""The shipped configurations: each holds only what differs from the defaults."""

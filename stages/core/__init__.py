@@ -1,0 +1,1 @@
+"""The ground floor: the stage contract, manifests, configuration, runtime, the one training loop."""

@@ -1,0 +1,1 @@
+"""What comes from disk: datasets, images, transforms, seed files."""

@@ -1,0 +1,94 @@
+"""Background activation suppression: Eq. 3-6, 9 and 10 of "Background Activation Suppression for Weakly Supervised
+Object Localization and Semantic Segmentation" (Zhai et al., IJCV 2023), in the segmentation setting of section 5.
+
+Shapes: B images, C classes (without background), h w feature grid. A mask M_f (B,1,h,w) lies in [0,1]; class maps
+(B,C,h,w) are F2's output and their mean over h,w are the logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+EPS = 1e-8  # Eq. 3's denominator; the paper prints "e^-8", its code adds 1e-8
+
+
+def background_activation_suppression(score: Tensor, background_score: Tensor) -> Tensor:
+    """Eq. 3 — L_bas = S_b / (S + eps) per image, S and S_b after ReLU (section 3.2).
+
+    score, background_score: (B,) logits of the chosen class, of the features and of the features times (1 - M_f).
+    The score is a constant here (no gradient). Where S_b exceeds S the loss is the constant 1: no gradient either.
+    Returns (B,) values in [0,1].
+    """
+    activation = nnf.relu(score.detach())
+    background = nnf.relu(background_score)
+    ratio = background / (activation + EPS)
+    return torch.where(background > activation, torch.ones_like(ratio), ratio)
+
+
+def area_constraint(mask: Tensor) -> Tensor:
+    """Eq. 4 — L_ac = mean of the foreground mask, per image: (B,1,h,w) → (B,)."""
+    return mask.mean(dim=(1, 2, 3))
+
+
+def foreground_region_guidance(class_maps: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
+    """Eq. 5-6 — L_frg = cross-entropy of GAP(M_f · class maps) to the chosen class, per image.
+
+    The class maps are constants here (the segmentation setting): L_frg teaches the generator alone.
+    class_maps (B,C,h,w), mask (B,1,h,w), chosen (B,) class ids → (B,).
+    """
+    scores = (class_maps.detach() * mask).mean(dim=(2, 3))
+    return nnf.cross_entropy(scores, chosen, reduction="none")
+
+
+def multi_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Eq. 9 — L_mcls = sum over present classes i of the cross-entropy of i among {i} and the absent classes.
+
+    logits (B,C); labels (B,C) of 0 and 1 → (B,). With z the logits, each term is log(e^z_i + sum_absent e^z_j) - z_i.
+    """
+    present = labels > 0
+    absent = torch.logsumexp(logits.masked_fill(present, -torch.inf), dim=1, keepdim=True)
+    terms = torch.logaddexp(logits, absent) - logits
+    return torch.where(present, terms, torch.zeros_like(terms)).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Eq. 10's weights: α of L_frg, β of L_ac, λ of L_bas."""
+
+    alpha: float
+    beta: float
+    lam: float
+
+
+def losses(class_maps: Tensor, mask: Tensor, background_logits: Tensor, labels: Tensor, chosen: Tensor) -> dict[str, Tensor]:
+    """The four terms of Eq. 10, each a mean over the batch.
+
+    class_maps (B,C,h,w); mask (B,1,h,w), M_f of the chosen class; background_logits (B,C), logits of the features times
+    (1 - M_f) through the frozen F2; labels (B,C); chosen (B,) class ids, one present class an image.
+    Returns scalars named mcls, frg, ac, bas.
+    """
+    logits = class_maps.mean(dim=(2, 3))
+    score, background = (x.gather(1, chosen[:, None])[:, 0] for x in (logits, background_logits))
+    return {
+        "mcls": multi_label_cross_entropy(logits, labels).mean(),
+        "frg": foreground_region_guidance(class_maps, mask, chosen).mean(),
+        "ac": area_constraint(mask).mean(),
+        "bas": background_activation_suppression(score, background).mean(),
+    }
+
+
+def total(terms: dict[str, Tensor], weights: Weights) -> Tensor:
+    """Eq. 10 — L = L_mcls + α L_frg + β L_ac + λ L_bas."""
+    return terms["mcls"] + weights.alpha * terms["frg"] + weights.beta * terms["ac"] + weights.lam * terms["bas"]
+
+
+def draw_classes(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """One present class an image, uniformly (section 5: "randomly selecting a foreground category").
+
+    labels (B,C) on the CPU, each row with a present class → (B,) class ids.
+    """
+    return torch.multinomial(labels.float(), 1, generator=generator)[:, 0]

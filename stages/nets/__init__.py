@@ -1,0 +1,1 @@
+"""Networks: they return maps, never losses."""

@@ -1,0 +1,242 @@
+"""Trunks: torchvision's networks cut into five stages, under torchvision's own weight names.
+
+One table (`TRUNKS`) states every trunk: which modules form each stage and where the extractor ends. BAS splits a trunk
+into F1 = stages[:split] (extractor) and F2 = stages[split:] (BAS, IJCV 2023, Fig. 2); IRN taps every stage; DeepLabV2
+takes the last one at output stride 8. Shapes: B images, N channels, h w feature grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from stages.core.errors import StageError
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """One row of the table: how to make it, which children form each stage, where F1 ends, torchvision's weights."""
+
+    make: Callable[[], nn.Module]
+    cuts: tuple[tuple[str, ...], ...]
+    split: int
+    weights: str | None
+
+
+class TinyResNet(nn.Module):
+    """A ResNet of 16 to 128 channels for small generated images: features at stride 8, no pooling in the stem."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+        for number, (width_in, width, stride) in enumerate(((16, 16, 2), (16, 32, 2), (32, 64, 2), (64, 128, 1)), 1):
+            shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            block = BasicBlock(width_in, width, stride, shortcut)
+            self.add_module(f"layer{number}", nn.Sequential(block))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+_RESNET = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+_MOBILE = tuple(
+    tuple(f"features.{i}" for i in range(start, stop)) for start, stop in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19))
+)
+TRUNKS: dict[str, Trunk] = {
+    "resnet18": Trunk(torchvision.models.resnet18, _RESNET, 4, "ResNet18_Weights.IMAGENET1K_V1"),
+    "resnet50": Trunk(torchvision.models.resnet50, _RESNET, 4, "ResNet50_Weights.IMAGENET1K_V1"),
+    "resnet101": Trunk(torchvision.models.resnet101, _RESNET, 4, "ResNet101_Weights.IMAGENET1K_V1"),
+    "mobilenet_v2": Trunk(torchvision.models.mobilenet_v2, _MOBILE, 4, "MobileNet_V2_Weights.IMAGENET1K_V1"),
+    "tiny": Trunk(TinyResNet, (("conv1", "bn1", "relu"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)), 4, None),
+}
+
+
+class Backbone(nn.Module):
+    """A trunk in five stages. State-dict keys are torchvision's own, so its weights load as they are.
+
+    channels, strides: of each stage's last map; split: F1 = stages[:split], F2 = stages[split:].
+    """
+
+    def __init__(self, name: str, output_stride: int, dilate: bool) -> None:
+        super().__init__()
+        trunk = TRUNKS[name]
+        self.name, self.split, self._cuts = name, trunk.split, trunk.cuts
+        source = trunk.make()
+        for child in dict.fromkeys(path.split(".")[0] for cut in trunk.cuts for path in cut):
+            self.add_module(child, source.get_submodule(child))
+        self.strides = _limit_stride(self._stages(), output_stride, dilate)
+        self.channels = tuple(_width(stage) for stage in self._stages())
+
+    def _stages(self) -> list[list[nn.Module]]:
+        return [[self.get_submodule(path) for path in cut] for cut in self._cuts]
+
+    def stage_modules(self, start: int, stop: int | None = None) -> nn.ModuleList:
+        """The modules of stages[start:stop], for their parameters and statistics."""
+        return nn.ModuleList(module for stage in self._stages()[start:stop] for module in stage)
+
+    def extract(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run stages[start:stop] on x (B,N,h,w) and return the last map."""
+        for stage in self._cuts[start:stop]:
+            for path in stage:
+                x = self.get_submodule(path)(x)
+        return x
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x (B,3,H,W) → one map a stage, shallow to deep."""
+        maps = []
+        for index in range(len(self._cuts)):
+            x = self.extract(x, index, index + 1)
+            maps.append(x)
+        return maps
+
+
+def build(name: str, output_stride: int = 16, dilate: bool = False) -> Backbone:
+    """Make the trunk NAME with random weights and no map beyond OUTPUT_STRIDE.
+
+    dilate: make up for the removed strides by dilation (DeepLab: 1, 1, 2, 4 at output stride 8); without it strides are
+    only taken away, as BAS and IRN do. Raises StageError on an unknown name.
+    """
+    if name not in TRUNKS:
+        raise StageError(f"Unknown backbone '{name}'", "no such row in the table of trunks", f"Use one of: {', '.join(TRUNKS)}")
+    return Backbone(name, output_stride, dilate)
+
+
+def _limit_stride(stages: list[list[nn.Module]], limit: int, dilate: bool) -> tuple[int, ...]:
+    """Take strides beyond LIMIT out of the stages, block by block; return the stride after each stage."""
+    stride, rate, strides = 1, 1, []
+    for stage in stages:
+        for block in _blocks(stage):
+            step = max((m.stride[0] if isinstance(m.stride, tuple) else m.stride for m in _strided(block)), default=1)
+            if stride * step > limit:
+                rate *= step if dilate else 1
+                _set_stride_one(block)
+            else:
+                stride *= step
+            _set_dilation(block, rate)
+        strides.append(stride)
+    return tuple(strides)
+
+
+def _blocks(stage: list[nn.Module]) -> list[nn.Module]:
+    """The units that a stride belongs to: the children of a layer of residual blocks, else the module itself."""
+    layers = [list(m.children()) if isinstance(m, nn.Sequential) and isinstance(m[0], _RESIDUAL) else [m] for m in stage]
+    return [block for blocks in layers for block in blocks]
+
+
+_RESIDUAL = (BasicBlock, torchvision.models.resnet.Bottleneck)
+
+
+def _strided(block: nn.Module) -> list[nn.Conv2d | nn.MaxPool2d]:
+    return [m for m in block.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d))]
+
+
+def _set_stride_one(block: nn.Module) -> None:
+    for module in _strided(block):
+        module.stride = (1, 1)
+
+
+def _set_dilation(block: nn.Module, rate: int) -> None:
+    for module in block.modules():
+        if rate > 1 and isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1:
+            module.dilation = (rate, rate)
+            module.padding = tuple(rate * (k // 2) for k in module.kernel_size)
+
+
+def _width(stage: list[nn.Module]) -> int:
+    widths = [m.out_channels for module in stage for m in module.modules() if isinstance(m, nn.Conv2d)]
+    return max(widths) if isinstance(_blocks(stage)[-1], _RESIDUAL) else widths[-1]
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """What a weight file filled: names that the network misses and names in the file that nothing uses."""
+
+    source: str
+    loaded: int
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def line(self) -> str:
+        """One sentence for the log."""
+        return (
+            f"weights {self.source}: {self.loaded} tensors loaded, "
+            f"{len(self.missing)} missing {_some(self.missing)}, {len(self.unused)} unused {_some(self.unused)}"
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else ""
+
+
+def load_weights(backbone: Backbone, source: str) -> WeightReport:
+    """Fill a trunk from SOURCE: "none" (stay random), "imagenet" (torchvision's, fetched by it) or a file.
+
+    Files are read weights-only. Raises StageError when the file is missing, unreadable or of another network.
+    """
+    if source == "none":
+        return WeightReport("none", 0, tuple(backbone.state_dict()), ())
+    if source == "imagenet":
+        state = _imagenet(backbone.name)
+    else:
+        state = read_state(Path(source))
+    return fill(backbone, state, source)
+
+
+def _imagenet(name: str) -> dict[str, Tensor]:
+    weights = TRUNKS[name].weights
+    if weights is None:
+        raise StageError(f"No ImageNet weights for backbone '{name}'", "torchvision ships none", "Set weights=none or give --weights FILE")
+    try:
+        return dict(torchvision.models.get_weight(weights).get_state_dict(progress=True, check_hash=True))
+    except OSError as error:
+        raise StageError(
+            f"Cannot fetch torchvision's {weights}", str(error), "Give a local file with --weights FILE"
+        ) from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a `.safetensors` or weights-only `.pth` file; a wrapping "state_dict" or "model" entry is opened."""
+    if not path.is_file():
+        raise StageError(f"Cannot read weights {path}", "no such file", "Check the path given to --weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:160]
+        raise StageError(
+            f"Cannot read weights {path}", f"not a weights-only file ({reason})", "Give a state dict of tensors"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    return state
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], source: str) -> WeightReport:
+    """Copy the tensors of STATE whose name and shape fit into MODULE and report the rest.
+
+    Raises StageError when fewer than nine in ten of the module's tensors are found: weights of another network.
+    """
+    own = module.state_dict()
+    fits = {k: v for k, v in state.items() if k in own and torch.is_tensor(v) and v.shape == own[k].shape}
+    missing = tuple(k for k in own if k not in fits and not k.endswith("num_batches_tracked"))
+    wanted = sum(not k.endswith("num_batches_tracked") for k in own)
+    if len(missing) > 0.1 * wanted:
+        raise StageError(
+            f"Weights {source} are of another network",
+            f"{len(missing)} of {wanted} tensors are missing or of another shape, first '{missing[0]}'",
+            "Give weights of the configured backbone, or set another backbone",
+        )
+    module.load_state_dict({**own, **fits})
+    return WeightReport(str(source), len(fits), missing, tuple(k for k in state if k not in fits))
