@@ -1,0 +1,14 @@
+"""From image-level labels to a segmentation network, in seven stages; this table of contents imports nothing heavy."""
+
+from __future__ import annotations
+
+PIPELINE: dict[str, str] = {
+    "seed_train": "images + image-level labels → BAS network",
+    "seed_infer": "BAS network → localization maps, seeds and their thresholds",
+    "irn_labels": "seeds + dense CRF → affinity labels",
+    "irn_train": "affinity labels → IRN (boundaries and displacements)",
+    "irn_masks": "seeds + IRN → random walk → pseudo masks",
+    "segment_train": "pseudo masks → DeepLabV2",
+    "segment_predict": "DeepLabV2 → predictions on the validation split, with and without CRF",
+}
+__version__ = "0.1.0"

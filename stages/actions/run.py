@@ -1,0 +1,209 @@
+"""A run: its resolved configuration, the state of every stage, and their execution in order."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import configs
+from stages import PIPELINE
+from stages.core import config as configuration
+from stages.core import runtime as runtimes
+from stages.core import stage as contract
+from stages.core.config import Field, Section, S
+from stages.core.errors import StageError
+from stages.core.files import HashCache, read_json, write_atomic, write_json
+from stages.data import dataset as datasets
+
+
+class EvalConfig(Section):
+    """What the numbers are reported on."""
+
+    subset: Mapping[str, Sequence[int]] | None = Field(
+        None, description="Further means beside mIoU: a name and its ids in the masks, e.g. {mIoU-6: [0, 8, 10, 12, 13, 17]}."
+    )
+
+
+class RefineConfig(Section):
+    """Shared by the refinement's stages."""
+
+    seed: str = Field("sum", description="Which maps IRN reads: bas, cam or sum; the same are scored.")
+    power: float = Field(1.5, description="Exponent on the seeds before the walk.", gt=0)
+
+
+SHARED: dict[str, type[Section]] = {
+    "data": datasets.Config,
+    "runtime": runtimes.Config,
+    "eval": EvalConfig,
+    "refine": RefineConfig,
+}
+
+
+def stage_module(name: str) -> ModuleType:
+    """The module of a stage; importing it does not import torch."""
+    return importlib.import_module(f"stages.{name}")
+
+
+def sections() -> dict[str, type[Section]]:
+    """Every section of the configuration by name: the shared ones and one a stage."""
+    return SHARED | {name: stage_module(name).Config for name in PIPELINE}
+
+
+def resolve(name: str, assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> dict[str, Section]:
+    """The configuration NAME (shipped or a YAML path) with `--set` assignments and overrides, every section validated.
+
+    Raises StageError on an unknown name, key or bad value, and names the nearest valid one.
+    """
+    values = configs.load(name)
+    known = sections()
+    for assignment in assignments:
+        keys, value = configuration.parse_assignment(assignment)
+        for key in reversed(keys):
+            value = {key: value}
+        values = configuration.merge(values, value)
+    values = configuration.merge(values, dict(overrides or {}))
+    return build(values, known)
+
+
+def build(values: Mapping[str, Any], known: Mapping[str, type[S]]) -> dict[str, S]:
+    """Validate plain values against the sections. Raises StageError."""
+    for key in values:
+        if key not in known:
+            raise configuration.unknown_key(key, key, list(known))
+    return {key: configuration.validate(section, values.get(key) or {}, key) for key, section in known.items()}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of one stage, for people and for --json."""
+
+    name: str
+    state: str
+    why: str
+    metrics: Mapping[str, float]
+    seconds: float | None
+    outputs: int
+
+    def row(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"name": self.name, "state": self.state, "why": self.why, "metrics": dict(self.metrics), "seconds": self.seconds, "outputs": self.outputs}
+
+
+class Run:
+    """One run directory with its configuration."""
+
+    def __init__(self, folder: Path, resolved: Mapping[str, Section]) -> None:
+        self.folder, self.sections = folder, dict(resolved)
+        self.runtime = runtimes.Runtime(self._section("runtime", runtimes.Config))
+        self._dataset: datasets.Dataset | None = None
+        self._hashes = HashCache(folder / "hashes.json")
+
+    def _section(self, name: str, kind: type[S]) -> S:
+        section = self.sections[name]
+        assert isinstance(section, kind)
+        return section
+
+    @property
+    def dataset(self) -> datasets.Dataset:
+        """The dataset, opened once."""
+        if self._dataset is None:
+            self._dataset = datasets.open_dataset(self._section("data", datasets.Config), self.folder)
+        return self._dataset
+
+    def save_config(self) -> None:
+        """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
+        import yaml
+
+        values = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
+        path = self.folder / "config.yaml"
+        if path.exists():
+            old = (yaml.safe_load(path.read_text()) or {}).get("data", {})
+            if (old.get("reader"), old.get("root")) != (values["data"]["reader"], values["data"]["root"]) and self._other_data():
+                raise StageError(
+                    f"Run folder {self.folder} belongs to another dataset",
+                    f"it holds a run on {old.get('root') or old.get('reader')}",
+                    "Choose another folder with --run DIR, or remove this one",
+                )
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        if not path.exists() or path.read_text() != text:
+            write_atomic(path, lambda temporary: temporary.write_text(text))
+
+    def _other_data(self) -> bool:
+        """Whether finished stages were made from other images: a moved data folder is not another dataset."""
+        for name in PIPELINE:
+            manifest = contract.read_manifest(self.folder / name)
+            for split, value in (manifest or {}).get("fingerprint", {}).get("data", {}).items():
+                return value != self.dataset.digest(split, self._hashes)
+        return False
+
+    def wanted(self, name: str) -> dict[str, Any]:
+        """The fingerprint that the stage's result should have now."""
+        return contract.fingerprint(stage_module(name), self.sections, self.dataset, self.folder, self._hashes)
+
+    def report(self, name: str) -> Report:
+        """State, reason, metrics and outputs of one stage."""
+        now = contract.state(self.folder / name, self.wanted(name))
+        manifest = contract.read_manifest(self.folder / name) or {}
+        count = manifest.get("outputs", {}).get("count", 0)
+        return Report(name, now.state, now.why, manifest.get("metrics", {}), manifest.get("seconds"), count)
+
+    def reports(self) -> list[Report]:
+        """The state of every stage; one whose input is stale or missing is at best stale itself."""
+        rows: list[Report] = []
+        behind: dict[str, str] = {}
+        for name in PIPELINE:
+            row = self.report(name)
+            waiting = next((need for need in stage_module(name).NEEDS if need in behind), None)
+            if row.state == "done" and waiting is not None:
+                row = Report(name, "stale", f"its input {waiting} is {behind[waiting]}", row.metrics, row.seconds, row.outputs)
+            if row.state != "done":
+                behind[name] = row.state
+            rows.append(row)
+        self._hashes.save()
+        return rows
+
+    def execute(self, names: Sequence[str], reporter: contract.Reporter, force: bool = False) -> Iterator[tuple[Report, bool]]:
+        """Run the stages NAMES in order; yields each one's report and whether it was run now."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.save_config()
+        log = open_log(self.folder)
+        for name in names:
+            before = self.report(name)
+            if before.state == "done" and not force:
+                yield before, False
+                continue
+            self._warn_unlabelled(log)
+            log.info(self.runtime.describe())
+            shared = {key: self.sections[key] for key in SHARED}
+            ctx = contract.Context(self.folder, name, self.dataset, shared, self.runtime, reporter, log)
+            contract.execute(stage_module(name), self.sections[name], ctx, self.wanted(name), force)
+            self._hashes.save()
+            yield self.report(name), True
+        self._hashes.save()
+
+    def _warn_unlabelled(self, log: logging.Logger) -> None:
+        unlabelled = self.dataset.unlabelled
+        if unlabelled:
+            log.warning("%d images without a label are left out of training, first '%s'", len(unlabelled), unlabelled[0])
+
+
+def open_log(folder: Path) -> logging.Logger:
+    """The run's logger: one file a call under logs/."""
+    log = logging.getLogger("bas")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
+        log.removeHandler(handler)
+        handler.close()
+    path = folder / "logs" / time.strftime("%Y%m%d-%H%M%S.log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    return log

@@ -1,0 +1,79 @@
+"""Files that are either whole or absent, and content hashes that are computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let WRITE fill a temporary file beside PATH, then rename it: a reader sees the whole file or none.
+
+    The temporary name keeps PATH's suffix (writers choose their format by it) and is unique to this process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write VALUE as indented JSON, atomically."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, lambda temporary: temporary.write_text(text + "\n"))
+
+
+def read_json(path: Path) -> Any | None:
+    """The value in PATH, or None when the file is absent or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def digest(value: Any) -> str:
+    """A short content digest of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal."""
+    value = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            value.update(block)
+    return value.hexdigest()
+
+
+class HashCache:
+    """sha256 of files, computed once and kept with (size, modification time); hashed again only where those differ."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, list[Any]] = read_json(path) or {}
+        self._changed = False
+
+    def of(self, file: Path) -> str:
+        """The sha256 of FILE. Raises OSError when it cannot be read."""
+        status = os.stat(file)
+        key = os.fspath(file)
+        known = self._known.get(key)
+        if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
+            return known[2]
+        value = sha256(file)
+        self._known[key] = [status.st_size, status.st_mtime_ns, value]
+        self._changed = True
+        return value
+
+    def save(self) -> None:
+        """Keep what was learned; a run that changed nothing writes nothing."""
+        if self._changed:
+            write_atomic(self._path, lambda temporary: temporary.write_text(json.dumps(self._known)))
+            self._changed = False

@@ -1,0 +1,127 @@
+"""Device, precision, threads and seed, decided once, with the reason logged. Nothing else names a device."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stages.core.config import Field, Section
+from stages.core.errors import StageError
+
+if TYPE_CHECKING:
+    import torch
+    from lightning_fabric import Fabric
+
+    T = TypeVar("T", bound="torch.Tensor | torch.nn.Module")
+
+
+class Config(Section):
+    """Where and how the stages compute; none of it makes a finished stage stale."""
+
+    device: str = Field("auto", description="auto (a GPU if there is one), cpu or cuda.")
+    precision: str = Field("auto", description="auto, 32-true, bf16-mixed or 16-mixed, for training and network inference.")
+    workers: int = Field(-1, description="Processes that read images or run the CRF; -1 = one a core.", ge=-1)
+    seed: int = Field(0, description="Seed of weights, order, crops and class draws.", ge=0)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The decisions for one process; torch is imported when they are first needed."""
+
+    config: Config
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device of this run. Raises StageError when CUDA is asked for and absent."""
+        import torch
+
+        wanted = self.config.device
+        if wanted not in ("auto", "cpu", "cuda"):
+            raise StageError(f"Unknown device '{wanted}'", "not auto, cpu or cuda", "Use --device auto, cpu or cuda")
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise StageError("Cannot use --device cuda", "torch sees no CUDA GPU here", "Use --device auto or cpu, or check `nvidia-smi`")
+        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def precision(self) -> str:
+        """Mixed bfloat16 where the hardware multiplies it, else float32."""
+        import torch
+
+        if self.config.precision != "auto":
+            return self.config.precision
+        if self.device.type == "cuda":
+            return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+        return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """Lightning Fabric on the decided device; `torchrun` gives it several processes."""
+        from lightning_fabric import Fabric
+
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+        precision: Any = self.precision
+        accelerator = "cuda" if self.device.type == "cuda" else "cpu"
+        fabric = Fabric(accelerator=accelerator, devices=processes // nodes, num_nodes=nodes, precision=precision)
+        fabric.launch()
+        return fabric
+
+    def place(self, thing: T, channels_last: bool = False) -> T:
+        """Move a tensor or module to the device; CHANNELS_LAST also orders its 4-D tensors for faster convolutions."""
+        import torch
+
+        thing = thing.to(self.device, non_blocking=True)
+        return thing.to(memory_format=torch.channels_last) if channels_last else thing
+
+    @property
+    def workers(self) -> int:
+        """Processes for reading images and for the CRF."""
+        return self.config.workers if self.config.workers >= 0 else cores()
+
+    def describe(self) -> str:
+        """One line for the log: what was decided."""
+        return f"device {self.device.type} ({self.config.device}), precision {self.precision} ({self.config.precision}), {cores()} cores, seed {self.config.seed}"
+
+    def reset_peak(self) -> None:
+        """Start measuring the GPU's peak memory anew."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak_mb(self) -> int:
+        """Peak memory in MB: of the GPU where there is one, else of this process."""
+        import resource
+
+        import torch
+
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated() >> 20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of the machine and the versions."""
+        packages = ("torch", "torchvision", "numpy", "mmsegmentation", "pydensecrf2")
+        return {
+            "seed": self.config.seed,
+            "device": self.device.type,
+            "precision": self.precision,
+            "peak_memory_mb": self.peak_mb(),
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        }
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,28 @@
+"""Per-image stages: which images this process works on, and which of them are still to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from stages.core.stage import Context
+
+T = TypeVar("T")
+
+
+def pending(items: Sequence[T], target: Callable[[T], Path]) -> list[T]:
+    """The items whose output is not there yet: outputs appear by rename, so present means whole."""
+    return [item for item in items if not target(item).exists()]
+
+
+def each(items: Sequence[T], target: Callable[[T], Path], work: Callable[[T], object], label: str, ctx: Context) -> None:
+    """Do WORK on every item of this process's share whose output is missing, with progress."""
+    fabric = ctx.runtime.fabric
+    todo = pending(items, target)[fabric.global_rank :: fabric.world_size]
+    with ctx.track(label, len(items), len(items) - len(todo)) as meter:
+        for item in todo:
+            work(item)
+            meter.advance()
+    fabric.barrier()

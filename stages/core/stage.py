@@ -1,0 +1,194 @@
+"""The contract of a stage: check inputs → fresh? return → run → write the manifest last.
+
+A stage module has NEEDS (earlier stages), SHARED (sections it reads beside its own), READS (splits of the dataset),
+`Config` and `run(config, ctx) -> Outputs`. Here is the rest, the same for all. A present manifest means a complete
+stage; freshness is by content: configuration, input manifests, images and labels, initial weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from stages.core.config import Section
+from stages.core.errors import StageError
+from stages.core.files import HashCache, digest, read_json, sha256, write_json
+from stages.core.runtime import Runtime
+
+MANIFEST = "manifest.json"
+STARTED = "started.json"
+NOT_CONTENT = {"weights"}  # settings that name a file: its content counts, not its path
+
+
+class Meter(Protocol):
+    """A running progress display."""
+
+    def advance(self, steps: int = 1, **values: float) -> None: ...
+
+
+class Reporter(Protocol):
+    """Where a stage shows how far it is; the command draws bars, a notebook may stay silent."""
+
+    def track(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Meter]: ...
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a stage made: files (relative to its folder), metrics by key, per-class tables, and notes for the reader."""
+
+    files: Iterable[Path]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use: its folder, its inputs' folders, the dataset, shared sections, the runtime, progress, log."""
+
+    run_dir: Path
+    name: str
+    dataset: Any  # stages.data.dataset.Dataset, a floor above
+    shared: Mapping[str, Any]
+    runtime: Runtime
+    reporter: Reporter
+    log: logging.Logger
+
+    @property
+    def out(self) -> Path:
+        """This stage's own folder."""
+        return self.run_dir / self.name
+
+    def input(self, stage: str) -> Path:
+        """The folder of an earlier stage."""
+        return self.run_dir / stage
+
+    def track(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Meter]:
+        """Show progress over TOTAL items of which DONE are there already."""
+        return self.reporter.track(label, total, done)
+
+
+@dataclass(frozen=True)
+class State:
+    """done, stale, partial or missing, and why."""
+
+    state: str
+    why: str
+
+
+def fingerprint(stage: ModuleType, sections: Mapping[str, Section], dataset: Any, run_dir: Path, hashes: HashCache) -> dict[str, Any]:
+    """Everything that decides a stage's result: settings, inputs' digests, images and labels, initial weights."""
+    name = stage.__name__.rsplit(".", 1)[-1]
+    config = {key: sections[key].model_dump(mode="json", exclude=NOT_CONTENT) for key in (name, *stage.SHARED)}
+    inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in stage.NEEDS}
+    data = {split: dataset.digest(split, hashes) for split in stage.READS}
+    weights = getattr(sections[name], "weights", None)
+    named = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}
+    return {"stage": name, "config": config, "inputs": inputs, "data": data, **named}
+
+
+def _weights_digest(weights: str, hashes: HashCache) -> str:
+    path = Path(weights)
+    if weights in ("none", "imagenet", "seed"):
+        return weights
+    if not path.is_file():
+        raise StageError(f"Cannot read weights {weights}", "no such file", "Check the path given to --weights")
+    return hashes.of(path)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a complete stage, or None."""
+    return read_json(folder / MANIFEST)
+
+
+def state(folder: Path, wanted: Mapping[str, Any]) -> State:
+    """Compare a stage's folder with the fingerprint that its result should have."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        started = read_json(folder / STARTED)
+        if started is None:
+            return State("missing", "not run yet")
+        changed = differences(started, wanted)
+        return State("stale", f"interrupted, and since then: {changed[0]}") if changed else State("partial", "interrupted; run again to go on")
+    changed = differences(manifest["fingerprint"], wanted)
+    if changed:
+        return State("stale", changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""))
+    lost = next((f for f, size in manifest["outputs"]["files"].items() if _size(folder / f) != size), None)
+    return State("stale", f"output {lost} is missing or changed") if lost else State("done", "")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """What changed between two fingerprints, field by field, in words."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = dict.fromkeys([*old, *new])
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
+    if old == new:
+        return []
+    if where.startswith("inputs."):
+        return [f"{where.removeprefix('inputs.')} was run again or is missing"]
+    if where.startswith("data."):
+        return [f"the images or labels of split '{where.split('.')[1]}' changed"]
+    if where == "weights":
+        return ["the initial weights changed"]
+    return [f"{where.removeprefix('config.')}: {old} → {new}"]
+
+
+def require_inputs(stage: ModuleType, run_dir: Path) -> None:
+    """Raise StageError when an earlier stage that this one reads is not complete."""
+    for need in stage.NEEDS:
+        if read_manifest(run_dir / need) is None:
+            raise StageError(
+                f"Cannot run {stage.__name__.rsplit('.', 1)[-1]}",
+                f"its input {need} is not there in {run_dir}",
+                f"Run `bas run DATASET --until {need}` first",
+            )
+
+
+def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, Any], force: bool) -> dict[str, Any]:
+    """Run a stage that is not fresh, in its own folder, and write its manifest last. Returns the manifest.
+
+    Partial outputs of the same fingerprint are kept and continued; those of another are removed first.
+    """
+    require_inputs(stage, ctx.run_dir)
+    current = state(ctx.out, wanted)
+    if force or current.state in ("stale", "missing"):
+        shutil.rmtree(ctx.out, ignore_errors=True)
+    ctx.log.info("%s: starts (%s%s)", ctx.name, current.state, f", {current.why}" if current.why else "")
+    write_json(ctx.out / STARTED, wanted)
+    began = time.monotonic()
+    ctx.runtime.reset_peak()
+    outputs = stage.run(config, ctx)
+    manifest = _manifest(ctx, wanted, outputs, time.monotonic() - began)
+    write_json(ctx.out / MANIFEST, manifest)
+    ctx.log.info("%s: done in %.1f s", ctx.name, manifest["seconds"])
+    return manifest
+
+
+def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, seconds: float) -> dict[str, Any]:
+    files = {str(f): ctx.out / f for f in sorted(Path(f) for f in outputs.files)}
+    content = {name: sha256(path) for name, path in files.items()}
+    return {
+        "stage": ctx.name,
+        "fingerprint": wanted,
+        "digest": digest({"fingerprint": wanted, "content": content}),
+        "outputs": {"count": len(files), "files": {name: path.stat().st_size for name, path in files.items()}},
+        "seconds": round(seconds, 2),
+        **ctx.runtime.facts(),
+        "metrics": dict(outputs.metrics),
+        "classes": {key: dict(table) for key, table in outputs.classes.items()},
+        "notes": dict(outputs.notes),
+    }

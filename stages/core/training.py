@@ -1,0 +1,189 @@
+"""The one training loop of our own networks: explicit steps, named losses, resumable to the same bits.
+
+All randomness is a function of (seed, step) or (seed, epoch, image), never of what ran before; so the state to keep is
+the network, the optimizer and the step, and the number of loader processes changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.core.errors import StageError
+from stages.core.files import write_atomic
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from stages.core.stage import Context
+
+SAVE_SECONDS = 30.0  # what an interruption costs at most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how fast: total steps, the learning-rate factor at each, and how often to log."""
+
+    steps: int
+    lr_factor: Callable[[int], float]
+    log_every: int = 10
+
+
+def poly(steps: int, power: float, floor: float = 0.0) -> Callable[[int], float]:
+    """Learning-rate factor (1 - step/steps)^power; FLOOR shortens the decay so that it ends at that factor."""
+    reach = steps if floor <= 0 else steps / (1 - floor ** (1 / power))
+    return lambda step: (1 - step / reach) ** power
+
+
+def seeded(*parts: int) -> torch.Generator:
+    """A generator that depends on nothing but PARTS."""
+    value = 0x9E3779B97F4A7C15
+    for part in parts:
+        value = ((value ^ part) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & 0x7FFFFFFFFFFFFFFF
+        value ^= value >> 29
+    return torch.Generator().manual_seed(value)
+
+
+def steps_per_epoch(items: int, batch: int) -> int:
+    """Whole batches in an epoch; a set smaller than a batch gives one smaller batch."""
+    return max(items // batch, 1)
+
+
+def batches(dataset: Dataset[Any], batch: int, steps: int, start: int, seed: int, workers: int) -> Iterable[Any]:
+    """Batches of steps start..steps-1. Step s takes its place in the permutation of epoch s // steps_per_epoch.
+
+    The dataset is indexed by (epoch, item), so that a crop depends on both and on nothing else.
+    """
+    from torch.utils.data import DataLoader
+
+    items = len(dataset)  # type: ignore[arg-type]
+    order = [_keys(step, items, batch, seed) for step in range(start, steps)]
+    workers = min(workers, 4 if workers > 2 else 1) if workers else 0
+    return DataLoader(dataset, batch_sampler=order, num_workers=workers, prefetch_factor=4 if workers else None)  # type: ignore[arg-type]
+
+
+def _keys(step: int, items: int, batch: int, seed: int) -> list[tuple[int, int]]:
+    epoch, place = divmod(step, steps_per_epoch(items, batch))
+    permutation = torch.randperm(items, generator=seeded(seed, epoch)).tolist()
+    return [(epoch, item) for item in permutation[place * batch : (place + 1) * batch]]
+
+
+def fit(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    loader: Callable[[int], Iterable[Any]],
+    step: Callable[[Any, int], dict[str, Tensor]],
+    ctx: Context,
+) -> None:
+    """Train NET for plan.steps, from the kept state if there is one.
+
+    loader(start) yields the batches from step START on; step(batch, index) returns named scalar losses, "total" among
+    them. Curves go to curves.jsonl, the state to state.pth. Raises StageError on a loss that is not finite.
+    """
+    start = _resume(net, optimizer, ctx)
+    rates = [group["lr"] for group in optimizer.param_groups] if start == 0 else [g["initial_lr"] for g in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["initial_lr"] = rate
+    saved = time.monotonic()
+    with ctx.track("training", plan.steps, start) as meter, Curves(ctx.out, start) as curves:
+        for index, batch in enumerate(loader(start), start):
+            factor = plan.lr_factor(index)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+            losses = step(batch, index)
+            optimizer.zero_grad(set_to_none=True)
+            ctx.runtime.fabric.backward(losses["total"])
+            optimizer.step()
+            last = index + 1 == plan.steps
+            if last or (index + 1) % plan.log_every == 0:
+                values = curves.add(index + 1, factor, losses)
+                meter.advance(index + 1 - curves.shown, **values)
+                curves.shown = index + 1
+            if last or time.monotonic() - saved > SAVE_SECONDS:
+                _keep(net, optimizer, index + 1, ctx)
+                saved = time.monotonic()
+
+
+def _keep(net: nn.Module, optimizer: torch.optim.Optimizer, step: int, ctx: Context) -> None:
+    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    if ctx.runtime.fabric.is_global_zero:
+        write_atomic(ctx.out / "state.pth", lambda path: torch.save(state, path))
+
+
+def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> int:
+    """Load the kept state, if any, and return the step to go on from."""
+    path = ctx.out / "state.pth"
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=ctx.runtime.device, weights_only=True)
+    net.load_state_dict(state["net"])
+    optimizer.load_state_dict(state["optimizer"])
+    ctx.log.info("%s: goes on at step %d", ctx.name, state["step"])
+    return state["step"]
+
+
+class Curves:
+    """Training curves as JSON lines and TensorBoard; after an interruption, what lies beyond the state is dropped."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / "curves.jsonl"
+        rows = [row for row in read_curves(path) if row["step"] <= start]
+        write_atomic(path, lambda temporary: temporary.write_text("".join(json.dumps(row) + "\n" for row in rows)))
+        self._lines = open(path, "a")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+        self.shown = start
+
+    def __enter__(self) -> Curves:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+        self._board.close()
+
+    def add(self, step: int, factor: float, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Write one row. Raises StageError where a loss is not finite; the last kept state stays good."""
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        for name, value in values.items():
+            if not abs(value) < float("inf"):
+                raise StageError(f"Loss '{name}' is {value} at step {step}", "training diverged", "Lower the learning rate and run again")
+            self._board.add_scalar(name, value, step)
+        self._lines.write(json.dumps({"step": step, "lr_factor": round(factor, 6), **{k: round(v, 6) for k, v in values.items()}}) + "\n")
+        self._lines.flush()
+        return values
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """The rows of a curves file; a line cut by a crash is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def plot_curves(folder: Path) -> Path:
+    """Draw every loss term against the step as `curves.png`; returns its name."""
+    from matplotlib.figure import Figure
+
+    rows = read_curves(folder / "curves.jsonl")
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in ("step", "lr_factor")]
+    figure = Figure(figsize=(3.2 * len(names), 2.8), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        kept = [row for row in rows if name in row]
+        axes.plot([row["step"] for row in kept], [row[name] for row in kept], linewidth=1)
+        axes.set(title=name, xlabel="step")
+        axes.grid(alpha=0.3)
+    write_atomic(folder / "curves.png", lambda temporary: figure.savefig(temporary, dpi=110))
+    return Path("curves.png")

@@ -1,0 +1,115 @@
+"""A dataset as the stages see it: splits of samples with image-level labels, and masks for evaluation alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from stages.core.config import Field, Section
+from stages.core.errors import StageError
+from stages.core.files import HashCache, digest
+from stages.data import demo, voc
+from stages.data.labels import Labels, read_labels
+
+
+class Config(Section):
+    """Where the photographs lie and which lists are which."""
+
+    reader: str = Field("voc", description="voc (devkit layout) or demo (generated).")
+    root: str | None = Field(None, description="The dataset's folder; --data sets it.")
+    labels: str | None = Field(None, description="A file of image-level labels; --labels sets it.")
+    train: str = Field("train_aug", description="List of images to train on; seeds and masks are made for all of them.")
+    score: str = Field("train", description="List, part of train, whose masks score the seeds and pseudo masks.")
+    val: str = Field("val", description="List for the final numbers; nothing is chosen on it.")
+    require_labels: bool = Field(False, description="Make an image without a label an error instead of leaving it out.")
+    generate: Mapping[str, int] | None = Field(None, description="demo: counts, size and seed of the generated images.")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: its id, file, and present classes (0-based)."""
+
+    id: str
+    image: Path
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images by split. `train` leaves unlabelled images out; `val` needs no labels."""
+
+    config: Config
+    root: Path
+    classes: tuple[str, ...]
+
+    @cached_property
+    def _labels(self) -> tuple[Labels, str]:
+        explicit = Path(self.config.labels) if self.config.labels else None
+        return read_labels(self.root, explicit, voc.read_list(self.root, self.config.train), self.classes)
+
+    @property
+    def label_source(self) -> str:
+        """Where the image-level labels come from."""
+        return self._labels[1]
+
+    def split(self, role: str) -> tuple[Sample, ...]:
+        """Samples of "train", "score" or "val". Raises StageError on absent files and when no image has a label."""
+        return _split(self, role)
+
+    @cached_property
+    def unlabelled(self) -> tuple[str, ...]:
+        """Ids of the training list without a label: left out, counted, warned of."""
+        labels = self._labels[0]
+        return tuple(i for i in voc.read_list(self.root, self.config.train) if not labels.get(i))
+
+    def mask(self, sample: Sample) -> Path | None:
+        """The true mask of a sample if there is one: for evaluation alone."""
+        return voc.mask_path(self.root, sample.id)
+
+    def digest(self, role: str, hashes: HashCache) -> str:
+        """Content digest of a split: ids, image bytes, labels, class names."""
+        rows = [[s.id, _hash(s, hashes), list(s.labels)] for s in self.split(role)]
+        return digest({"classes": list(self.classes), "rows": rows})
+
+
+def _hash(sample: Sample, hashes: HashCache) -> str:
+    try:
+        return hashes.of(sample.image)
+    except OSError as error:
+        raise StageError(f"Cannot read image {sample.image}", error.strerror or "unreadable", "Replace the file or take it off the list") from error
+
+
+@cache
+def _split(dataset: Dataset, role: str) -> tuple[Sample, ...]:
+    name = getattr(dataset.config, role)
+    ids = voc.read_list(dataset.root, name)
+    images = voc.find_images(dataset.root, ids, name)
+    labels = dataset._labels[0] if role != "val" else {}
+    samples = tuple(Sample(i, image, labels.get(i, ())) for i, image in zip(ids, images, strict=True))
+    if role == "val":
+        return samples
+    labelled = tuple(sample for sample in samples if sample.labels)
+    if not labelled or (dataset.config.require_labels and len(labelled) < len(samples)):
+        missing = next(s.id for s in samples if not s.labels)
+        raise StageError(
+            f"{'No' if not labelled else 'Not every'} image of list '{name}' has a label",
+            f"{len(samples) - len(labelled)} of {len(samples)} have none in {dataset.label_source}, first '{missing}'",
+            "Add labels, or give a file with --labels",
+        )
+    return labelled
+
+
+def open_dataset(config: Config, run_dir: Path) -> Dataset:
+    """Open the configured dataset; the demo is generated into the run's folder first. Raises StageError."""
+    if config.reader == "demo":
+        root = run_dir / "data"
+        demo.generate(root, **(config.generate or {}))
+    elif config.reader == "voc":
+        if config.root is None:
+            raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
+        root = voc.check_root(Path(config.root))
+    else:
+        raise StageError(f"Unknown data.reader '{config.reader}'", "not voc or demo", "Use one of them")
+    return Dataset(config, root, voc.read_classes(root))

@@ -1,0 +1,90 @@
+"""Every decode and every index PNG: images come as RGB, 8 bits, upright; masks as class ids with the VOC palette."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stages.core.errors import StageError
+
+Array = NDArray[np.uint8]
+VOID = 255
+
+
+def read_image(path: Path) -> Array:
+    """Decode an image as (H,W,3) uint8 RGB, its EXIF orientation applied. Raises StageError that names the file."""
+    try:
+        image = iio.imread(path, plugin="pillow", index=0, mode="RGB", rotate=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
+        raise _unreadable("image", path, error) from error
+    return np.ascontiguousarray(image)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H,W) of an image as `read_image` would return it, from its header alone. Raises StageError."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable("image", path, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def read_mask(path: Path) -> Array:
+    """Read an index or grey PNG as (H,W) uint8 class ids, 255 = void. Raises StageError on colour or damaged masks."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise ValueError(f"mode {image.mode}, not an index or grey image")
+            return np.asarray(image.convert("L") if image.mode == "1" else image, dtype=np.uint8).copy()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _unreadable("mask", path, error) from error
+
+
+def _unreadable(kind: str, path: Path, error: BaseException) -> StageError:
+    reason = "no such file" if isinstance(error, FileNotFoundError) else (str(error).splitlines() or ["damaged"])[0]
+    return StageError(f"Cannot read {kind} {path}", reason[:160], "Replace the file or take it off the list")
+
+
+def resize(image: Array, height: int, width: int) -> Array:
+    """Bicubic resize of (H,W,3) uint8, antialiased when shrinking."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def write_mask(path: Path, ids: Array) -> None:
+    """Write (H,W) class ids as an index PNG with the VOC palette."""
+    image = Image.fromarray(ids)
+    image.putpalette(palette().ravel().tolist())
+    image.save(path, format="PNG", optimize=False, compress_level=4)
+
+
+def palette() -> Array:
+    """The 256 colours of the VOC devkit: bit b of the id, three at a time, sets bit 7-b of red, green, blue."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def overlay(image: Array, ids: Array, opacity: float = 0.55) -> Array:
+    """The image with its mask's colours over it; background stays clear, void is white."""
+    colours = palette()[ids].astype(np.float32)
+    mixed = image * (1 - opacity) + colours * opacity
+    return np.where((ids > 0)[..., None], mixed, image).astype(np.uint8)
+
+
+def encode_png(image: Array) -> bytes:
+    """An RGB image as PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()

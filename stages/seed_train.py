@@ -1,0 +1,121 @@
+"""seed_train — images + image-level labels → BAS network (BAS, IJCV 2023, section 3 and 5; Eq. 3-6, 9, 10)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core.config import Field, Section
+from stages.core.stage import Context, Outputs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from stages.nets.bas import BasNet
+
+NEEDS = ()
+SHARED = ()
+READS = ("train",)
+
+
+class Config(Section):
+    """How the seed network is built and trained; the defaults are the paper's numbers."""
+
+    backbone: str = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
+    weights: str = Field("imagenet", description="Initial trunk weights: imagenet (torchvision's), none, or a file.")
+    resize: int = Field(512, description="Images are warped to this side, in pixels.", ge=32)
+    crop: int = Field(448, description="Side of the random square crop, in pixels.", ge=32)
+    batch: int = Field(16, description="Images a step.", ge=1)
+    epochs: int = Field(10, description="Passes over the training list.", ge=1)
+    warmup_epochs: int = Field(0, description="First epochs with L_mcls alone; trunks with random weights need some.", ge=0)
+    lr: float = Field(0.005, description="Learning rate of the trunk.", gt=0)
+    head_lr_factor: float = Field(10.0, description="Factor on the learning rate of generator and classifier.", gt=0)
+    momentum: float = Field(0.9, description="SGD momentum; the code behind the published numbers ran without.", ge=0, lt=1)
+    weight_decay: float = Field(1e-4, description="SGD weight decay.", ge=0)
+    poly_power: float = Field(0.9, description="Power of the polynomial decay of the learning rate.", gt=0)
+    lr_floor: float = Field(0.0, description="Factor at which the decay ends; .77 in the published runs.", ge=0, lt=1)
+    norm_biases: bool = Field(True, description="Train the biases of batch-norm; the published runs left them out.")
+    alpha: float = Field(0.5, description="α, weight of L_frg (Eq. 10).", ge=0)
+    beta: float | None = Field(None, description="β, weight of L_ac (Eq. 10); empty = α + λ.", ge=0)
+    lam: float = Field(1.0, description="λ, weight of L_bas (Eq. 10); 0 is the ablation of Table 6.", ge=0)
+    channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
+
+
+def run(config: Config, ctx: Context) -> Outputs:
+    """Train the network, from the last kept state if there is one; returns its file and the final losses."""
+    import torch
+
+    from stages.core import training
+    from stages.data.transforms import LabelledImages
+    from stages.nets import backbones, bas
+
+    samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
+    classes = len(ctx.dataset.classes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone = backbones.build(config.backbone)
+        net = bas.assemble(backbone, classes)
+    report = backbones.load_weights(backbone, config.weights)
+    ctx.log.info(report.line())
+    images = LabelledImages(samples, classes, config.resize, config.crop, seed)
+    steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)
+    net = ctx.runtime.place(net.train(), config.channels_last)
+    plan = training.Plan(steps, training.poly(steps, config.poly_power, config.lr_floor))
+
+    def loader(start: int) -> Any:
+        return training.batches(images, config.batch, steps, start, seed, ctx.runtime.workers)
+
+    training.fit(net, _optimizer(net, config), plan, loader, _Step(net, config, ctx, len(samples)), ctx)
+    bas.save(net, backbone, classes, ctx.out / "network.safetensors")
+    curves = training.plot_curves(ctx.out)
+    last = training.read_curves(ctx.out / "curves.jsonl")[-1]
+    metrics = {f"train/loss/{name}": last[name] for name in ("mcls", "frg", "ac", "bas", "total") if name in last}
+    notes = {"images": len(samples), "steps": steps, "labels": ctx.dataset.label_source, "weights": report.line()}
+    return Outputs([Path("network.safetensors"), curves], metrics, notes=notes)
+
+
+def _optimizer(net: BasNet, config: Config) -> torch.optim.Optimizer:
+    """SGD in two groups: the trunk, and the heads at their own rate."""
+    import torch
+
+    heads = {id(p) for head in net.heads() for p in head.parameters()}
+    left_out = {id(p) for name, p in net.named_parameters() if not config.norm_biases and name.endswith("bias")}
+    trunk = [p for p in net.parameters() if id(p) not in heads | left_out]
+    groups = [
+        {"params": trunk, "lr": config.lr},
+        {"params": [p for head in net.heads() for p in head.parameters()], "lr": config.lr * config.head_lr_factor},
+    ]
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+class _Step:
+    """One training step: maps → the chosen class's mask → F2 on the background → the terms of Eq. 10."""
+
+    def __init__(self, net: BasNet, config: Config, ctx: Context, images: int) -> None:
+        from stages.core.training import steps_per_epoch
+        from stages.formulas import bas
+
+        beta = config.alpha + config.lam if config.beta is None else config.beta
+        self._weights = bas.Weights(config.alpha, beta, config.lam)
+        self._warmup = config.warmup_epochs * steps_per_epoch(images, config.batch)
+        self._net, self._runtime, self._channels_last = net, ctx.runtime, config.channels_last
+        self._model = ctx.runtime.fabric.setup_module(net)
+
+    def __call__(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
+        from stages.core.training import seeded
+        from stages.formulas import bas
+
+        images, labels = batch
+        chosen = bas.draw_classes(labels, seeded(self._runtime.config.seed, index, 1))
+        images = self._runtime.place(images, self._channels_last)
+        labels, chosen = self._runtime.place(labels), self._runtime.place(chosen)
+        maps = self._model(images)
+        if index < self._warmup:
+            mcls = bas.multi_label_cross_entropy(maps.class_maps.float().mean(dim=(2, 3)), labels).mean()
+            return {"mcls": mcls, "total": mcls}
+        mask = maps.foreground.float()[range(len(images)), chosen][:, None]
+        with self._runtime.fabric.autocast():
+            background = self._net.background_logits(maps.features, mask)
+        terms = bas.losses(maps.class_maps.float(), mask, background.float(), labels, chosen)
+        return {**terms, "total": bas.total(terms, self._weights)}
