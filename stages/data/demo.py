@@ -29,8 +29,10 @@ _COATS = np.array(
     [(196, 178, 168), (206, 168, 92), (196, 104, 58), (112, 80, 66), (158, 96, 120)], np.float32
 )  # the colour that is most frequent in each class's coat
 _GROUNDS = np.array([(70, 122, 62), (58, 116, 128), (92, 112, 152), (44, 88, 66), (132, 172, 186)], np.float32)
-_OWN = 0.5  # share of a coat's patches in its own class's colour; the others share the rest
-_PATCH = 5.0  # side of a patch of coat, in pixels of an 80-pixel image
+_OWN = 0.8  # share of a coat's patches in its class's two colours; the others share the rest
+_PATCH = 8.0  # side of a patch of coat, in pixels of an 80-pixel image
+_AWAY = 0.3  # share of the animals that look away
+_SHORT, _LONG = 32, 56  # lengths of animals, in pixels of an 80-pixel image
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,13 @@ def scene(size: int, seed: int, index: int) -> tuple[NDArray[np.uint8], NDArray[
 def _place(rng: np.random.Generator, size: int) -> list[Animal]:
     """One to three animals and one or two boulders that keep clear of each other."""
     unit = size / 80
-    animals = int(rng.choice([1, 2, 3], p=[0.35, 0.4, 0.25]))
+    animals = int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))
     kinds = [int(k) for k in rng.choice(np.arange(1, len(CLASSES)), animals, replace=False)]
     kinds += [0] * int(rng.integers(1, 3))
     figures: list[Animal] = []
     for kind in kinds:
         for attempt in range(60):
-            length = rng.uniform(24, 44) * unit * 0.985**attempt * (0.8 if kind == 0 else 1)
+            length = rng.uniform(_SHORT, _LONG) * unit * 0.985**attempt * (0.7 if kind == 0 else 1)
             figure = Animal(
                 kind,
                 *rng.uniform(0.42 * length, size - 0.42 * length, 2),
@@ -145,7 +147,8 @@ def _draw(rng: np.random.Generator, image: Array, figure: Animal) -> tuple[Array
     head = np.hypot(s, t) - radius
     ears = np.minimum(np.hypot(s - 0.11, t - 0.15), np.hypot(s + 0.11, t - 0.15)) - 0.055
     head = np.minimum(head, ears)
-    image = _blend(image, _face(figure.kind, s / radius, t / radius), head, figure.length)
+    away = rng.random() < _AWAY
+    image = _blend(image, coat * 0.85 if away else _face(figure.kind, s / radius, t / radius), head, figure.length)
     return image, np.minimum(body, head) < 0
 
 
@@ -184,13 +187,13 @@ def _boulder(rng: np.random.Generator, along: Array, up: Array) -> Array:
 def _coat(rng: np.random.Generator, size: int, figure: Animal) -> Array:
     """Patched fur (size,size,3): cells in the colours of all classes, most often the own class's (none for boulders)."""
     step = _PATCH * size / 80
-    count = int((1.3 * figure.length / step) ** 2)
+    count = max(4, int((1.3 * figure.length / step) ** 2))
     reach = 0.65 * figure.length
     spots = np.array([figure.x, figure.y]) + rng.uniform(-reach, reach, (count, 2))
     share = np.full(len(_COATS), 1 / len(_COATS))
     if figure.kind:
-        share[:] = (1 - _OWN) / (len(_COATS) - 1)
-        share[figure.kind - 1] = _OWN
+        share[:] = (1 - _OWN) / (len(_COATS) - 2)
+        share[[figure.kind - 1, figure.kind % len(_COATS)]] = _OWN / 2
     colours = _COATS[rng.choice(len(_COATS), count, p=share)]
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     distance = (columns[..., None] - spots[:, 0]) ** 2 + (rows[..., None] - spots[:, 1]) ** 2

@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stages.core.errors import StageError
 from stages.core.files import write_atomic
+from stages.formulas import seeds
+
+SOURCES = ("bas", "cam", "sum")
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,23 @@ def read(path: Path) -> Seed:
         return Seed(arrays["classes"], (height, width), maps, thresholds)
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise StageError(f"Cannot read seed {path}", str(error).splitlines()[0], "Run `bas seed infer` again with --force") from error
+
+
+def full_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
+    """Normalised maps (P,H,W) of a source; "sum" is the normalised sum of BAS maps and CAM (Table 9)."""
+    if source == "sum":
+        return seeds.add_seeds(full_maps(seed, "bas", device), full_maps(seed, "cam", device))
+    return seeds.normalise(seeds.merge_full(_tensors(seed, source, device), seed.size))
+
+
+def strided_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
+    """Normalised maps (P,H/4,W/4) of a source on the stride-4 grid that the random walk reads."""
+    if source == "sum":
+        return seeds.add_seeds(strided_maps(seed, "bas", device), strided_maps(seed, "cam", device))
+    return seeds.normalise(seeds.merge_strided(_tensors(seed, source, device), seed.size))
+
+
+def _tensors(seed: Seed, source: str, device: torch.device | None) -> list[Tensor]:
+    if source not in seed.maps:
+        raise StageError(f"No seeds of source '{source}'", f"this run holds {', '.join(seed.maps)} and their sum", "Set refine.seed to one of them")
+    return [torch.from_numpy(array).to(device) for array in seed.maps[source]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.core.files import write_atomic
-from stages.data.images import Array, overlay
+from stages.data.images import Array
 
 TILE = 176  # pixels, the longer side of a picture
 CAPTION = 22
@@ -45,8 +45,3 @@ def _tile(picture: Array) -> Image.Image:
     tile = Image.new("RGB", (TILE, TILE), (238, 238, 238))
     tile.paste(small, ((TILE - small.width) // 2, (TILE - small.height) // 2))
     return tile
-
-
-def mask_tile(image: Array, ids: Array) -> Array:
-    """A mask over its image."""
-    return overlay(image, ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from stages.core.errors import StageError
@@ -59,9 +60,9 @@ def find_images(root: Path, ids: tuple[str, ...], listed_in: str) -> list[Path]:
 
 
 def mask_path(root: Path, image_id: str) -> Path | None:
-    """Where the true mask of an image lies, or None; asked for by evaluation alone."""
+    """Where the readable true mask of an image lies, or None; asked for by evaluation alone."""
     for folder in MASK_FOLDERS:
         path = root / folder / f"{image_id}.png"
-        if path.is_file():
+        if os.access(path, os.R_OK):
             return path
     return None

@@ -1,0 +1,80 @@
+"""Numbers of seeds, masks and predictions against true masks, under the keys `split/source/kind/metric`, in percent.
+
+The only readers of true masks: nothing here runs before a result is written, and no training stage comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.data.dataset import Dataset, Sample
+from stages.data.images import Array, read_mask
+from stages.formulas import metrics
+
+Subsets = Mapping[str, Sequence[int]]
+GRID = np.arange(1, 100) / 100  # candidate global thresholds
+
+
+@dataclass
+class Scores:
+    """Metrics by key and IoU tables by class, both in percent."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    classes: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def add(self, key: str, matrix: metrics.Confusion, names: Sequence[str], subsets: Subsets) -> None:
+        """Enter the mean IoU of a confusion matrix under KEY/mIoU, the subsets' beside it, and the table by class."""
+        self.metrics[f"{key}/mIoU"] = _percent(metrics.miou(matrix))
+        for name, ids in subsets.items():
+            self.metrics[f"{key}/{name}"] = _percent(metrics.miou(matrix, list(ids)))
+        values = metrics.iou(matrix)
+        labels = ("background", *names)
+        self.classes[f"{key}/mIoU"] = {label: _percent(v) for label, v in zip(labels, values, strict=True) if not np.isnan(v)}
+
+
+def _percent(share: float) -> float:
+    return round(100 * float(share), 2)
+
+
+class MapScores:
+    """Scores of soft maps (C,H,W) with thresholds of three kinds: oracle, fixed, image-specific."""
+
+    def __init__(self, dataset: Dataset, subsets: Subsets, fixed: float) -> None:
+        self._names, self._subsets, self._fixed = dataset.classes, subsets, fixed
+        count = len(dataset.classes) + 1
+        self._sweep = metrics.ThresholdSweep(GRID.tolist(), count)
+        self._at_fixed = metrics.ThresholdSweep([fixed], count)
+        self._specific = np.zeros((count, count), dtype=np.int64)
+
+    def add(self, truth: Array, maps: NDArray[np.floating], ids: Sequence[int], labelled: Array | None) -> None:
+        """Count an image: its true mask, its maps and their class ids, and its label map by image-specific thresholds."""
+        self._sweep.add(truth, maps, ids)
+        self._at_fixed.add(truth, maps, ids)
+        if labelled is not None:
+            self._specific += metrics.confusion(truth, labelled, len(self._names) + 1)
+
+    def enter(self, scores: Scores, prefix: str) -> None:
+        """Write what was counted under PREFIX. The oracle threshold is the best for the first subset, if there is one."""
+        chosen = next(iter(self._subsets.values()), None)
+        threshold, matrix = self._sweep.oracle(list(chosen) if chosen is not None else None)
+        scores.add(f"{prefix}/oracle", matrix, self._names, self._subsets)
+        scores.metrics[f"{prefix}/oracle/threshold"] = round(threshold, 3)
+        scores.add(f"{prefix}/fixed", self._at_fixed.matrices()[0], self._names, self._subsets)
+        scores.metrics[f"{prefix}/fixed/threshold"] = self._fixed
+        if self._specific.any():
+            scores.add(f"{prefix}/image-specific", self._specific, self._names, self._subsets)
+
+
+def with_truth(dataset: Dataset, role: str) -> list[tuple[Sample, Array]] | None:
+    """Samples of a split with their true masks, or None when any mask is absent: then there is nothing to score."""
+    pairs = []
+    for sample in dataset.split(role):
+        path = dataset.mask(sample)
+        if path is None:
+            return None
+        pairs.append((sample, path))
+    return [(sample, read_mask(path)) for sample, path in pairs]
