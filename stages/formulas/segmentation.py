@@ -1,0 +1,77 @@
+"""DeepLabV2's arithmetic: multi-scale maps, their losses, the learning rate (Chen et al., TPAMI 2018, sections 3 and 4.1).
+
+Shapes: B images, C classes (background is 0), h w logit grid, H W image. 255 marks void pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+VOID = 255
+
+
+def scale_images(images: Tensor, factor: float) -> Tensor:
+    """Resize images (B,3,H,W) bilinearly to (B,3,⌊H·factor⌋,⌊W·factor⌋), half-pixel centres.
+
+    The sampling step is 1/factor itself, not H/⌊H·factor⌋: the public DeepLab weights and figures come from that
+    choice, and where the size does not divide the two differ clearly.
+    """
+    if factor == 1:
+        return images
+    return nnf.interpolate(
+        images, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False
+    )
+
+
+def multiscale_maximum(pyramid: Sequence[Tensor]) -> Tensor:
+    """Pixel-wise maximum over scales, on the grid of the first (section 3.2): logits (B,C,h_i,w_i) → (B,C,h_0,w_0)."""
+    size = pyramid[0].shape[-2:]
+    best = pyramid[0]
+    for level in pyramid[1:]:
+        best = torch.maximum(best, resize_logits(level, size))
+    return best
+
+
+def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits (B,C,h,w) at SIZE = (height, width), bilinearly with half-pixel centres."""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return nnf.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels (B,H,W) at SIZE by the pixel that lies nearest to each new centre, as imaging libraries do it."""
+    planes = nnf.interpolate(labels[:, None].float(), size=tuple(size), mode="nearest-exact")
+    return planes[:, 0].long()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, void: int = VOID) -> Tensor:
+    """Mean over labelled pixels of -log softmax at the label; 0 where every pixel is void. (B,C,h,w), (B,h,w) → scalar."""
+    losses = nnf.cross_entropy(logits, labels, ignore_index=void, reduction="none")
+    return _mean(losses, labels != void)
+
+
+def balanced_cross_entropy(logits: Tensor, labels: Tensor, void: int = VOID) -> Tensor:
+    """Cross-entropy with the background and the foreground pixels of the batch averaged apart, then added.
+
+    The form of seeded losses since DSRG (Huang et al., CVPR 2018, section 3.2): pseudo masks are mostly background,
+    and a plain mean lets it win. A side without pixels adds 0. (B,C,h,w), (B,h,w) → scalar.
+    """
+    losses = nnf.cross_entropy(logits, labels, ignore_index=void, reduction="none")
+    background = labels == 0
+    return _mean(losses, background) + _mean(losses, ~background & (labels != void))
+
+
+def _mean(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of VALUES where WHERE; 0, with a gradient of 0, where that is nowhere."""
+    chosen = torch.where(where, values, torch.zeros_like(values))
+    return chosen.sum() / where.sum().clamp(min=1)
+
+
+def poly_factor(step: int, steps: int, power: float, every: int = 1) -> float:
+    """Learning-rate factor (1 - k/steps)^power in force at STEP (from 0), k = step rounded down to a multiple of EVERY."""
+    return max(1 - (step // every) * every / steps, 0.0) ** power

@@ -1,0 +1,77 @@
+"""What happens around each step of mmengine's loop: learning rate, progress, kept state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+
+from stages.core.errors import StageError
+from stages.formulas.segmentation import poly_factor
+from stages.nets.mmseg import state
+
+OnStep = Callable[[int, Mapping[str, torch.Tensor], float], None]  # step, losses, learning-rate factor
+
+
+class PolyHook(Hook):
+    """Sets every group's rate before its step, from the step alone; a resumed run needs no scheduler state."""
+
+    def __init__(self, steps: int, power: float, every: int, accumulate: int) -> None:
+        self.steps, self.power, self.every, self.accumulate = steps, power, every, accumulate
+
+    def factor(self, iteration: int) -> float:
+        """The factor in force at a pass of the loop, of which an optimizer step has `accumulate`."""
+        return poly_factor(iteration // self.accumulate, self.steps, self.power, self.every)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.factor(batch_idx)
+
+
+class ProgressHook(Hook):
+    """Hands the losses on every few steps; only then are they read from the device and checked."""
+
+    def __init__(self, on_step: OnStep, poly: PolyHook, log_every: int) -> None:
+        self.on_step, self.poly, self.log_every = on_step, poly, log_every
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        passes = batch_idx + 1
+        step, rest = divmod(passes, self.poly.accumulate)
+        if rest or (step % self.log_every and passes != runner.max_iters):
+            return
+        if not torch.isfinite(outputs["loss"]):
+            raise StageError(
+                f"The segmentation loss is {float(outputs['loss'])} at step {step}",
+                "training diverged",
+                "Set segment_train.loss=balanced or lower segment_train.lr, and run again",
+            )
+        losses = {name: value.detach() for name, value in outputs.items()}
+        self.on_step(step, losses, self.poly.factor(batch_idx))
+
+
+class StateHook(Hook):
+    """Keeps the state every SECONDS and at the end, after whole optimizer steps; one process writes."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, folder: Path, seconds: float, accumulate: int) -> None:
+        self.folder, self.seconds, self.accumulate = folder, seconds, accumulate
+        self.written = time.monotonic()
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        step, rest = divmod(batch_idx + 1, self.accumulate)
+        due = batch_idx + 1 == runner.max_iters or time.monotonic() - self.written >= self.seconds
+        if rest or not due or not is_main_process():
+            return
+        state.keep(self.folder, bare(runner.model), runner.optim_wrapper, step)
+        self.written = time.monotonic()
+
+
+def bare(model: Any) -> torch.nn.Module:
+    """The network inside a distributed wrapper."""
+    return model.module if hasattr(model, "module") else model

@@ -1,0 +1,123 @@
+"""DeepLabV2 from a plain description: build it, save it, load it, ask it for logits."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from stages.core.errors import StageError
+from stages.core.files import write_atomic
+from stages.formulas.segmentation import multiscale_maximum, resize_logits
+from stages.nets.backbones import TRUNKS, build
+from stages.nets.mmseg import head, losses, segmentor, trunk
+from stages.nets.mmseg.data import MEAN, STD
+
+# Importing them registers what the configuration below names.
+REGISTERED = (trunk.Trunk, head.DeepLabV2Head, segmentor.MultiScaleEncoderDecoder, losses.BalancedCrossEntropy)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What decides the network's shape and how it is trained; kept in its checkpoint."""
+
+    backbone: str = "resnet101"
+    output_stride: int = 8
+    classes: tuple[str, ...] = ()  # background first
+    scales: tuple[float, ...] = segmentor.SCALES
+    loss: str = "balanced"
+    freeze_bn: bool = True
+    channels_last: bool = True
+    crop: int = 321
+
+
+def config(spec: Network) -> dict[str, Any]:
+    """The model section of an mmsegmentation configuration. Raises StageError on an unknown backbone or loss."""
+    if spec.loss not in losses.LOSSES:
+        raise StageError(f"Unknown loss '{spec.loss}'", "not a loss of DeepLabV2", f"Use one of: {', '.join(losses.LOSSES)}")
+    width = build(spec.backbone, spec.output_stride, dilate=True).channels[-1] if spec.backbone in TRUNKS else 0
+    return {
+        "type": "MultiScaleEncoderDecoder",
+        "data_preprocessor": {
+            "type": "mmseg.SegDataPreProcessor",
+            "mean": list(MEAN),
+            "std": list(STD),
+            "bgr_to_rgb": False,
+            "size": (spec.crop, spec.crop),
+            "seg_pad_val": 255,
+        },
+        "backbone": {"type": "Trunk", "name": spec.backbone, "output_stride": spec.output_stride, "dilate": True},
+        "decode_head": {
+            "type": "DeepLabV2Head",
+            "in_channels": width,
+            "num_classes": len(spec.classes),
+            "loss_decode": {"type": losses.LOSSES[spec.loss]},
+        },
+        "scales": spec.scales,
+        "freeze_bn": spec.freeze_bn,
+        "channels_last": spec.channels_last,
+        "train_cfg": {},
+        "test_cfg": {"mode": "whole"},
+    }
+
+
+def make(spec: Network) -> segmentor.MultiScaleEncoderDecoder:
+    """The network with random weights, from torch's current generator."""
+    if spec.backbone not in TRUNKS:
+        build(spec.backbone)  # raises the error that names the valid ones
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated")  # mmsegmentation's own call
+        return cast(segmentor.MultiScaleEncoderDecoder, MODELS.build(config(spec)))
+
+
+def save(path: Path, net: torch.nn.Module, spec: Network, facts: dict[str, Any]) -> None:
+    """Write the network's weights and description, weights-only readable, in the layout mmsegmentation's tools load."""
+    meta = {"network": asdict(spec), "dataset_meta": {"classes": spec.classes}, **facts}
+    value = {"state_dict": {key: tensor.cpu() for key, tensor in net.state_dict().items()}, "meta": meta}
+    write_atomic(path, lambda temporary: torch.save(value, temporary))
+
+
+def load(checkpoint: Path, device: torch.device | str) -> segmentor.MultiScaleEncoderDecoder:
+    """The trained network in evaluation on DEVICE. Raises StageError where the file is none of ours."""
+    try:
+        value = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        spec = Network(**{key: _tuple(entry) for key, entry in value["meta"]["network"].items()})
+        net = make(spec)
+        net.load_state_dict(value["state_dict"])
+    except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise StageError(
+            f"Cannot read the segmentation network {checkpoint}", reason, "Give a checkpoint that `bas segment train` wrote"
+        ) from error
+    return net.eval().to(device)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@torch.inference_mode()
+def logits(
+    net: segmentor.MultiScaleEncoderDecoder, image: Any, scales: Sequence[float] = segmentor.SCALES, flip: bool = False
+) -> Tensor:
+    """Logits (C,H,W) of one image (H,W,3) uint8 RGB, float32 on the network's device.
+
+    The maximum over SCALES (on the grid of scale 1, or of the first if 1 is not among them), with FLIP the mean of the
+    image's and its mirror image's, brought to the image's size bilinearly.
+    """
+    device = next(net.parameters()).device
+    pixels = torch.from_numpy(image).to(device).permute(2, 0, 1).float()
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
+    batch = ((pixels - mean) / std)[None]
+    views = torch.cat([batch, batch.flip(-1)]) if flip else batch
+    order = sorted(scales, key=lambda scale: abs(math.log(scale)))
+    best = multiscale_maximum(net.pyramid(views, order)).float()
+    mean_view = (best[0] + best[1].flip(-1)) / 2 if flip else best[0]
+    return resize_logits(mean_view[None], image.shape[:2])[0]

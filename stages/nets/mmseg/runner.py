@@ -1,0 +1,196 @@
+"""Training DeepLabV2 by mmengine's Runner: quiet, on the device it is told, resumable to the same bits."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as multiprocessing
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import MMLogger
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmseg.registry import LOOPS
+from torch import nn
+
+from stages.core.errors import StageError
+from stages.core.files import digest
+from stages.nets.mmseg import hooks, network, state
+from stages.nets.mmseg.data import Crops, PairDataset, Reader, StepSampler, loader
+from stages.nets.mmseg.optim import Rates, wrap
+
+CHECKPOINT = "network.pth"
+_RUNS = itertools.count()  # mmengine keeps every logger by name; two trainings in a process need two names
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One training: the network and its recipe (defaults: the public DeepLabV2 recipe from ImageNet weights)."""
+
+    network: network.Network
+    steps: int = 30_000
+    batch: int = 10
+    accumulate: int = 1
+    crop_scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+    rates: Rates = field(default_factory=Rates)
+    power: float = 0.9
+    lr_every: int = 10
+    seed: int = 0
+    workers: int = 0
+    precision: str = "32-true"
+    save_seconds: float = 30.0
+    log_every: int = 10
+
+
+@LOOPS.register_module()
+class StepLoop(IterBasedTrainLoop):
+    """mmengine's loop, but its loader already starts at the step to go on from, so nothing is replayed."""
+
+    def start_at(self, iteration: int) -> None:
+        """Count from ITERATION on."""
+        self._iter = iteration
+
+    def run(self) -> nn.Module:
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        while self._iter < self._max_iters:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+
+class QuietRunner(Runner):
+    """A Runner that prints nothing, writes one log file, keeps to its device and resumes from our state."""
+
+    def __init__(self, device: torch.device, kept: dict[str, Any] | None, accumulate: int, **kwargs: Any) -> None:
+        self.device, self.kept, self.accumulate = device, kept, accumulate
+        super().__init__(**kwargs)
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """mmengine's, without its change of how the whole program starts processes; one log folder for all resumes."""
+        method = multiprocessing.get_start_method(allow_none=True)
+        super().setup_env({**env_cfg, "mp_cfg": {"mp_start_method": method or "fork"}})
+        multiprocessing.set_start_method(method, force=True)
+        self._timestamp = "mmengine"
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        logger.handlers = [h for h in logger.handlers if hasattr(h, "baseFilename")]
+        return logger
+
+    def dump_config(self) -> None:
+        """The checkpoint holds the description; mmengine would write an empty configuration."""
+
+    def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:  # type: ignore[override]
+        model = model.to(self.device)
+        if not self.distributed:
+            return model
+        devices = [int(os.environ["LOCAL_RANK"])] if self.device.type == "cuda" else None
+        return MMDistributedDataParallel(module=model, device_ids=devices, broadcast_buffers=False)
+
+    def load_or_resume(self) -> None:
+        """Called once everything is built and the loader runs: the last moment before the first step."""
+        if self.kept is None:
+            return
+        hooks.bare(self.model).load_state_dict(self.kept["net"])
+        self.optim_wrapper.load_state_dict(self.kept["optimizer"])  # type: ignore[union-attr]
+        self.train_loop.start_at(self.kept["step"] * self.accumulate)  # type: ignore[attr-defined]
+        state.restore_generators(self.kept["generators"])
+        self.logger.info(f"resumed after {self.kept['step']} steps")
+
+
+def train(
+    settings: Settings,
+    items: int,
+    read: Reader,
+    work_dir: Path,
+    device: torch.device,
+    on_step: hooks.OnStep,
+    initialise: Callable[[nn.Module], object] = lambda trunk: None,
+) -> Path:
+    """Train on ITEMS pairs, where READ(i) gives image (H,W,3) uint8 RGB and mask (H,W) uint8 (255 = void).
+
+    INITIALISE fills the trunk of a new network with its first weights. Goes on from the state in WORK_DIR if there is
+    one. Returns the path of the checkpoint. Raises StageError on impossible settings, divergence, a full GPU.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    _check(settings, items, world)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    kept = state.read(work_dir)
+    torch.manual_seed(settings.seed)
+    net = network.make(settings.network)
+    if kept is None:
+        initialise(net.backbone)
+    dataset = PairDataset(items, read, Crops(settings.network.crop, settings.crop_scales), settings.seed, settings.network.classes)
+    start = kept["step"] * settings.accumulate if kept else 0
+    passes = settings.steps * settings.accumulate
+    sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world)
+    runner = _runner(settings, net, dataset, sampler, kept, work_dir, device, on_step)
+    try:
+        runner.train()
+    except torch.OutOfMemoryError as error:
+        raise StageError(
+            "The GPU's memory is full", str(error).split(". ")[0], "Raise segment_train.accumulate, or lower batch or crop"
+        ) from error
+    checkpoint = work_dir / CHECKPOINT
+    if is_main_process():
+        network.save(checkpoint, hooks.bare(runner.model), settings.network, {"steps": settings.steps})
+    barrier()
+    return checkpoint
+
+
+def _check(settings: Settings, items: int, world: int) -> None:
+    parts = settings.accumulate * world
+    if items == 0:
+        raise StageError("Cannot train the segmentation network", "no pair of image and mask", "Run the stages before this one")
+    if settings.batch % parts:
+        raise StageError(
+            f"Batch {settings.batch} cannot be split",
+            f"{settings.accumulate} accumulated passes on {world} processes",
+            f"Set segment_train.batch to a multiple of {parts}",
+        )
+
+
+def _runner(
+    settings: Settings,
+    net: nn.Module,
+    dataset: PairDataset,
+    sampler: StepSampler,
+    kept: dict[str, Any] | None,
+    work_dir: Path,
+    device: torch.device,
+    on_step: hooks.OnStep,
+) -> QuietRunner:
+    """The Runner with our loop, optimizer and hooks, and none of mmengine's defaults that print or write."""
+    poly = hooks.PolyHook(settings.steps, settings.power, settings.lr_every, settings.accumulate)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    net = net.to(device)
+    silent = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
+    return QuietRunner(
+        device,
+        kept,
+        settings.accumulate,
+        model=net,
+        work_dir=str(work_dir),
+        train_dataloader=loader(dataset, sampler, settings.workers),
+        train_cfg={"type": "StepLoop", "max_iters": settings.steps * settings.accumulate},
+        optim_wrapper=wrap(net, settings.rates, device, settings.precision, settings.accumulate),
+        default_hooks=dict.fromkeys(silent),
+        custom_hooks=[
+            poly,
+            hooks.ProgressHook(on_step, poly, settings.log_every),
+            hooks.StateHook(work_dir, settings.save_seconds, settings.accumulate),
+        ],
+        default_scope="mmseg",
+        launcher="pytorch" if sampler.world > 1 else "none",
+        env_cfg={"cudnn_benchmark": device.type == "cuda", "dist_cfg": {"backend": backend}},
+        randomness={"seed": settings.seed},
+        experiment_name=f"segmentation_{os.getpid()}_{next(_RUNS)}_{digest(str(work_dir))}",
+    )

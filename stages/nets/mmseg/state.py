@@ -1,0 +1,58 @@
+"""The resumable state of a training, written whole or not at all and read weights-only.
+
+mmengine's own resume saves no random generators and replays the loader; this keeps everything that the next step
+depends on, in plain tensors and numbers: network, optimizer, generators, step. (The loader needs the step alone.)
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.core.files import write_atomic
+
+FILE = "state.pth"
+
+
+def generators() -> dict[str, Any]:
+    """The state of every random generator of this process, without arrays that need a pickle."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_generators(state: dict[str, Any]) -> None:
+    """Put the generators back; CUDA's only where as many devices are there."""
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def keep(folder: Path, net: nn.Module, optimizer: Any, step: int) -> None:
+    """Write the state after STEP optimizer steps. OPTIMIZER is a torch optimizer or mmengine's wrapper."""
+    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "generators": generators()}
+    write_atomic(folder / FILE, lambda path: torch.save(state, path))
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The kept state on the CPU, or None. The file is replaced whole, so it is never half written."""
+    path = folder / FILE
+    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+
+
+def kept_step(folder: Path) -> int:
+    """Optimizer steps that the kept state has behind it, 0 without one; the tensors stay on disk."""
+    path = folder / FILE
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"] if path.is_file() else 0

@@ -1,0 +1,20 @@
+"""Our table of trunks as an mmsegmentation backbone, so the same torchvision weights serve here."""
+
+from __future__ import annotations
+
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from stages.nets.backbones import Backbone
+
+
+@MODELS.register_module()
+class Trunk(Backbone):
+    """stages.nets.backbones by NAME; removed strides are made up for by dilation (1, 1, 2, 4 at output stride 8)."""
+
+    def __init__(self, name: str, output_stride: int = 8, dilate: bool = True) -> None:
+        super().__init__(name, output_stride, dilate)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """x (B,3,H,W) → one map a stage, shallow to deep."""
+        return tuple(super().forward(x))
