@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import Field, Section, S
 from stages.core.errors import StageError
-from stages.core.files import HashCache, read_json, write_atomic, write_json
+from stages.core.files import HashCache, write_atomic
 from stages.data import dataset as datasets
 
 
@@ -69,6 +69,17 @@ def resolve(name: str, assignments: Sequence[str] = (), overrides: Mapping[str, 
         values = configuration.merge(values, value)
     values = configuration.merge(values, dict(overrides or {}))
     return build(values, known)
+
+
+def former_data(folder: Path) -> dict[str, Any]:
+    """Where the run's data lay when it was last used: a later command need not say it again."""
+    import yaml
+
+    try:
+        data = (yaml.safe_load((folder / "config.yaml").read_text()) or {}).get("data", {})
+    except (OSError, yaml.YAMLError):
+        return {}
+    return {key: data[key] for key in ("root", "labels") if data.get(key) is not None}
 
 
 def build(values: Mapping[str, Any], known: Mapping[str, type[S]]) -> dict[str, S]:

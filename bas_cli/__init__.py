@@ -1,0 +1,1 @@
+"""The `bas` command: parses, calls, shows. Nothing below it prints or exits."""

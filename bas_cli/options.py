@@ -1,0 +1,84 @@
+"""The options that every command shares, and what they mean for the configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.core.errors import StageError
+
+RUNS = Path("runs")
+LAST = RUNS / ".last"
+
+Dataset = Annotated[str | None, typer.Argument(help="A shipped configuration (demo, voc, voc_coco_init, voc_small) or a YAML file; left out: that of the run.", show_default=False)]
+RunDir = Annotated[Path | None, typer.Option("--run", help="Run folder (default runs/<dataset>; later commands: $BAS_RUN, else the last run).", show_default=False)]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of the photographs.", show_default=False)]
+Labels = Annotated[Path | None, typer.Option("--labels", help="File of image-level labels: cls_labels.npy, or lines `id class class …`.", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.", show_default=False)]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.", show_default=False)]
+Precision = Annotated[str | None, typer.Option("--precision", help="auto, 32-true, bf16-mixed or 16-mixed.", show_default=False)]
+Weights = Annotated[str | None, typer.Option("--weights", help="Initial weights: a file, imagenet or none; for every trunk like the seed network's.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Run again what is fresh.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
+
+
+@dataclass
+class Request:
+    """What a command line asks of a run."""
+
+    dataset: str | None = None
+    run: Path | None = None
+    data: Path | None = None
+    labels: Path | None = None
+    assignments: list[str] = field(default_factory=list)
+    device: str | None = None
+    precision: str | None = None
+    weights: str | None = None
+
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """The values that options set, by section."""
+        data = {"root": _absolute(self.data), "labels": _absolute(self.labels)}
+        runtime = {"device": self.device, "precision": self.precision}
+        chosen = {"data": data, "runtime": runtime}
+        return {name: {k: v for k, v in values.items() if v is not None} for name, values in chosen.items()}
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.expanduser().absolute())
+
+
+def weights_for(values: Mapping[str, Any], weights: str) -> dict[str, dict[str, str]]:
+    """WEIGHTS for every section whose backbone is the seed network's."""
+    source = weights if weights in ("imagenet", "none", "seed") else str(_absolute(Path(weights)))
+    trunk = getattr(values["seed_train"], "backbone", None)
+    alike = [name for name, section in values.items() if hasattr(section, "weights") and getattr(section, "backbone", trunk) == trunk]
+    return {name: {"weights": source} for name in alike}
+
+
+def run_folder(request: Request) -> Path:
+    """The run folder that is meant. Raises StageError when none is named and none was used before."""
+    if request.run is not None:
+        return request.run
+    if request.dataset is not None:
+        return RUNS / Path(request.dataset).stem
+    if os.environ.get("BAS_RUN"):
+        return Path(os.environ["BAS_RUN"])
+    try:
+        return Path(LAST.read_text().strip())
+    except OSError:
+        raise StageError("No run is named", "neither --run nor $BAS_RUN nor an earlier run here", "Start one with `bas run demo`") from None
+
+
+def remember(folder: Path) -> None:
+    """Note FOLDER as the last run used."""
+    LAST.parent.mkdir(exist_ok=True)
+    text = str(folder.absolute())
+    if not LAST.exists() or LAST.read_text() != text:
+        LAST.write_text(text)

@@ -1,0 +1,144 @@
+"""Numbers of a segmentation: confusion matrix, IoU, precision and recall, and a sweep of thresholds in one pass.
+
+`mIoU` is the mean over classes with a non-empty union of prediction and truth, over a whole split's confusion matrix;
+void pixels of the truth (255) are left out, void pixels of a prediction count as background. Shapes: G classes with
+background, C without, K thresholds, H W an image. Values are shares in [0,1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.core.errors import StageError
+
+VOID = 255
+_IDS = 256
+
+Confusion = NDArray[np.int64]
+Mask = NDArray[np.uint8]
+
+
+def confusion(truth: Mask, prediction: Mask, n_classes: int) -> Confusion:
+    """Pixel counts (G,G), rows truth and columns prediction, of two label maps (H,W) uint8.
+
+    Raises StageError when the sizes differ or a label is neither a class nor void.
+    """
+    if truth.shape != prediction.shape:
+        raise StageError(
+            "Cannot compare a mask and a prediction",
+            f"sizes {_size(truth)} and {_size(prediction)} differ",
+            "Check that both belong to one image",
+        )
+    codes = (truth.astype(np.uint16) << 8) | prediction
+    counts = np.bincount(codes.ravel(), minlength=_IDS * _IDS).reshape(_IDS, _IDS)
+    return _fold(counts, n_classes)
+
+
+def _size(mask: Mask) -> str:
+    return "x".join(str(side) for side in reversed(mask.shape))
+
+
+def _fold(counts: NDArray[np.int64], n_classes: int) -> Confusion:
+    """(…,256,256) → (…,G,G): void truth is dropped, void predictions join background."""
+    counts = counts[..., :VOID, :].copy()
+    counts[..., 0] += counts[..., VOID]
+    strays = {"mask": counts[..., n_classes:, :VOID], "prediction": counts[..., n_classes:VOID]}
+    for kind, stray in strays.items():
+        if stray.any():
+            axis = -2 if kind == "mask" else -1
+            ids = sorted({int(i) + n_classes for i in np.nonzero(stray)[axis]})
+            raise StageError(
+                f"A {kind} holds label {ids[0]}",
+                f"the dataset has labels 0 to {n_classes - 1} and 255 for void",
+                "Check the class list and the masks",
+            )
+    return counts[..., :n_classes, :n_classes]
+
+
+def iou(matrix: Confusion) -> NDArray[np.float64]:
+    """IoU of each class (…,G) from confusion matrices (…,G,G); NaN where the union is empty."""
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64)
+    return _share(hits, matrix.sum(-1) + matrix.sum(-2) - hits)
+
+
+def precision(matrix: Confusion) -> NDArray[np.float64]:
+    """Share of each class's predicted pixels that are right (…,G); NaN where nothing was predicted."""
+    return _share(np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64), matrix.sum(-2))
+
+
+def recall(matrix: Confusion) -> NDArray[np.float64]:
+    """Share of each class's true pixels that were found (…,G); NaN where there are none."""
+    return _share(np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64), matrix.sum(-1))
+
+
+def _share(hits: NDArray[np.float64], total: NDArray[Any]) -> NDArray[np.float64]:
+    return np.divide(hits, total, out=np.full(hits.shape, np.nan), where=total > 0)
+
+
+def mean_over(values: NDArray[np.float64], classes: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """Mean of class values (…,G) that are not NaN, of all classes or of a subset of ids; NaN if none is left."""
+    chosen = values if classes is None else values[..., list(classes)]
+    return _share(np.nansum(chosen, -1), (~np.isnan(chosen)).sum(-1))
+
+
+def miou(matrix: Confusion, classes: Sequence[int] | None = None) -> float:
+    """Mean IoU of a confusion matrix (G,G), of all classes or of a subset of ids (0 = background)."""
+    return float(mean_over(iou(matrix), classes))
+
+
+class ThresholdSweep:
+    """Confusion matrices of K global thresholds, from one histogram over (truth, best class, best score).
+
+    With one threshold for all classes a pixel is its best class where the best score exceeds the threshold, else
+    background. So one count for each interval between thresholds tells all K matrices, exactly.
+    """
+
+    def __init__(self, thresholds: Sequence[float], n_classes: int) -> None:
+        self.thresholds = np.unique(np.asarray(thresholds, dtype=np.float32))
+        self.n_classes = n_classes
+        self._counts = np.zeros((len(self.thresholds) + 1, _IDS, n_classes), dtype=np.int64)
+
+    def add(self, truth: Mask, maps: NDArray[np.floating[Any]], classes: Sequence[int]) -> None:
+        """Count one image: truth (H,W), maps (C,H,W) of its present classes, and their 0-based ids."""
+        steps = len(self.thresholds) + 1
+        if not len(maps):
+            best, passed = np.zeros(truth.shape, dtype=np.int64), 0
+        else:
+            best = maps.argmax(0)
+            passed = np.searchsorted(self.thresholds, np.take_along_axis(maps, best[None], 0)[0])
+        n_present = max(len(maps), 1)
+        codes = (passed * n_present + best) * _IDS + truth
+        counts = np.bincount(codes.ravel(), minlength=steps * n_present * _IDS).reshape(
+            steps, n_present, _IDS
+        )
+        columns = np.asarray(classes, dtype=np.int64) + 1 if len(maps) else np.zeros(1, dtype=np.int64)
+        self._counts[:, :, columns] += counts.transpose(0, 2, 1)
+
+    def merge(self, other: ThresholdSweep) -> None:
+        """Add the counts of another sweep over the same thresholds, as of another process."""
+        self._counts += other._counts
+
+    def matrices(self) -> Confusion:
+        """Confusion matrices (K,G,G), one a threshold."""
+        reversed_sums = np.cumsum(self._counts[::-1], axis=0)[::-1]
+        above = reversed_sums[1:]  # scores that exceed threshold k lie in the intervals after it
+        result = above[:, :VOID].copy()
+        result[..., 0] += reversed_sums[0][:VOID].sum(-1) - above[:, :VOID].sum(-1)
+        if result[:, self.n_classes :].any():
+            stray = self.n_classes + int(np.nonzero(result[:, self.n_classes :])[1].min())
+            raise StageError(
+                f"A mask holds label {stray}",
+                f"the dataset has labels 0 to {self.n_classes - 1} and 255 for void",
+                "Check the class list and the masks",
+            )
+        return result[:, : self.n_classes]
+
+    def oracle(self, classes: Sequence[int] | None = None) -> tuple[float, Confusion]:
+        """The threshold of the best mIoU (over CLASSES if given) and its confusion matrix. It has seen the truth."""
+        matrices = self.matrices()
+        best = int(np.nanargmax(mean_over(iou(matrices), classes)))
+        return float(self.thresholds[best]), matrices[best]

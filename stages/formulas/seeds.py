@@ -1,0 +1,98 @@
+"""Seeds from maps: scales and mirrored passes merged, normalised, fused, and cut into labels (IJCV 2023, sections 5.1 and 5.5).
+
+Shapes: C present classes, h w the feature grid of one scale, H W the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_EPS = 1e-5  # added to a map's own maximum before the division, so that an empty map stays empty
+SEED_STRIDE = 4  # grid of the seeds that the random walk reads
+TRUNK_STRIDE = 16  # full-size maps are resized to whole steps of the trunk first and cropped, so that pixels stay aligned
+
+
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Size of an image of height x width (pixels) at SCALE, rounded half to even."""
+    return round(height * scale), round(width * scale)
+
+
+def strided_size(height: int, width: int, stride: int = SEED_STRIDE) -> tuple[int, int]:
+    """Size of the grid that holds every STRIDE-th pixel of an image, from its first."""
+    return (height - 1) // stride + 1, (width - 1) // stride + 1
+
+
+def add_mirrored(pair: Tensor) -> Tensor:
+    """Sum of the map of an image and the map of its mirror image, mirrored back: (2,C,h,w) → (C,h,w)."""
+    return pair[0] + pair[1].flip(-1)
+
+
+def merge_strided(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Sum maps of several scales (C,h_s,w_s) on the stride-4 grid of an image of SIZE (H,W) → (C,H/4,W/4) float32."""
+    return _resized_sum(maps, strided_size(*size))
+
+
+def merge_full(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Sum maps of several scales (C,h_s,w_s) at the full SIZE (H,W) of the image → (C,H,W) float32.
+
+    Give the present classes only: the others cost an upsampling each and change nothing.
+    """
+    height, width = size
+    rows, columns = strided_size(height, width, TRUNK_STRIDE)
+    return _resized_sum(maps, (rows * TRUNK_STRIDE, columns * TRUNK_STRIDE))[:, :height, :width]
+
+
+def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    total = maps[0].new_zeros((maps[0].shape[0], *size), dtype=torch.float32)
+    for scale_map in maps:
+        if scale_map.shape[0]:
+            total += F.interpolate(scale_map[None].float(), size, mode="bilinear", align_corners=False)[0]
+    return total
+
+
+def upsample_walked(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Random-walk maps (C,h,w) on the stride-4 grid → (C,H,W) in [0,1]: four times up, cropped, over the GLOBAL maximum.
+
+    One maximum for all classes keeps their order after the walk, where each class's own would lift a weak one.
+    """
+    height, width = size
+    if not maps.shape[0]:
+        return maps.new_zeros((0, height, width))
+    full = F.interpolate(maps[None], scale_factor=SEED_STRIDE, mode="bilinear", align_corners=False)[0]
+    full = full[:, :height, :width]
+    return full / full.max().clamp_min(torch.finfo(full.dtype).tiny)
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Divide each map of (C,H,W) by (its own maximum + 1e-5). No minimum is taken away."""
+    return maps / (maps.amax((-2, -1), keepdim=True) + MAX_EPS) if maps.shape[0] else maps
+
+
+def add_seeds(first: Tensor, second: Tensor) -> Tensor:
+    """Combine two kinds of maps (C,H,W): normalise both, add, normalise (section 5.5, Table 9)."""
+    return normalise(normalise(first) + normalise(second))
+
+
+def power(maps: Tensor, exponent: float) -> Tensor:
+    """Raise maps to EXPONENT: above 1 it lowers weak responses before the random walk. Negative values count as 0."""
+    return maps.clamp_min(0) ** exponent
+
+
+def label(
+    maps: Tensor, thresholds: float | Sequence[float] | Tensor, classes: Sequence[int] | Tensor
+) -> Tensor:
+    """Label map (H,W) uint8 from normalised maps (C,H,W): 0 background, class id + 1 elsewhere.
+
+    A pixel takes the class of the largest (map - its threshold) if that is positive, else background. THRESHOLDS: one
+    for all classes (a constant background plane) or one a class; CLASSES: the C ids, 0-based.
+    """
+    if not maps.shape[0]:
+        return maps.new_zeros(maps.shape[1:], dtype=torch.uint8)
+    limits = torch.as_tensor(thresholds, dtype=maps.dtype, device=maps.device).reshape(-1, 1, 1)
+    best, index = (maps - limits).max(0)
+    ids = torch.as_tensor(classes, device=maps.device).long() + 1
+    return torch.where(best > 0, ids[index], 0).to(torch.uint8)
