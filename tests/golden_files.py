@@ -23,7 +23,7 @@ def load(name: str) -> dict[str, NDArray]:
 
 
 def cases(arrays: dict[str, NDArray], leaf: str) -> list[str]:
-    """Prefixes of the arrays named `<prefix>/<leaf>`; never empty, so that a loop over them tests something."""
+    """Prefixes of the arrays named `<prefix>/<leaf>`; never empty, so a loop over them tests something."""
     found = sorted(key[: -len(leaf) - 1] for key in arrays if key.endswith("/" + leaf))
     assert found, f"no case holds {leaf}"
     return found

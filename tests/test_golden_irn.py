@@ -1,4 +1,6 @@
-"""The published IRN's numbers: seeds, affinity labels, losses, edges and random walk, each to its file's tolerance."""
+"""The published IRN's numbers: seeds, affinity labels, losses, edges and random walk, each to its file's
+tolerance.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,13 @@ from stages.formulas import affinity, crf, seeds, walk
 def test_golden_seed_merge() -> None:
     data = load("bas_seed_merge.npz")
     for image in cases(data, "image_size"):
-        size = tuple(int(side) for side in data[f"{image}/image_size"])
+        height, width = (int(side) for side in data[f"{image}/image_size"])
+        size = (height, width)
         scales = data[f"{image}/scales"]
         expected_sizes = data[f"{image}/scale_image_sizes"]
-        assert [seeds.scaled_size(*size, float(s)) for s in scales] == [tuple(row) for row in expected_sizes]
+        assert [seeds.scaled_size(height, width, float(s)) for s in scales] == [
+            tuple(row) for row in expected_sizes
+        ]
         names = [f"s{scale:g}".replace(".", "p") for scale in scales]
         bas = [seeds.add_mirrored(torch.from_numpy(data[f"{image}/bas_sigmoid_{s}"])) for s in names]
         cam = [seeds.add_mirrored(torch.from_numpy(data[f"{image}/cam_raw_{s}"]).relu()) for s in names]
@@ -38,7 +43,7 @@ def _check_seed_labels(data: dict, case: str, seed: torch.Tensor, keys: np.ndarr
     names = [key for key in data if key.startswith(f"{case}/seed_label_thr")]
     assert names
     for name in names:
-        found = seeds.label(seed, float(name.rsplit("thr", 1)[1]), keys).numpy()
+        found = seeds.label(seed, float(name.rsplit("thr", 1)[1]), keys.tolist()).numpy()
         assert (found != data[name]).mean() <= 0.0005
 
 
@@ -51,7 +56,7 @@ def test_golden_irn_labels(name: str) -> None:
         thresholds = [int(number) / 100 for number in re.findall(r"\d+", case.split("/")[1])]
         maps, classes = torch.from_numpy(data[f"{image}/cam"]), data[f"{image}/class_ids"]
         ranks = range(len(classes))
-        hard = [seeds.label(maps, threshold, list(ranks)).numpy() for threshold in thresholds]
+        hard = [seeds.label(maps, threshold, ranks).numpy() for threshold in thresholds]
         ids = np.concatenate([[0], classes + 1])
         for kind, labels in zip(("fg", "bg"), hard, strict=True):
             np.testing.assert_array_equal(ids[labels], data[f"{case}/{kind}_hard_before_crf"])
@@ -103,7 +108,8 @@ def test_golden_affinity_losses(dtype: torch.dtype, rtol: float) -> None:
         losses["total"].backward()
         for found, stored in ((logits.grad, "edge_logit"), (field.grad, "dp")):
             expected = data[f"{case}/grad_total_{stored}"]
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+            assert found is not None
+            np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 def test_golden_pair_terms() -> None:
@@ -206,7 +212,7 @@ def test_golden_column_sums() -> None:
         for steps in (1, 256):
             sums = walk.propagate(torch.ones(1, *matrix.size), matrix, steps, "exact").flatten().numpy()
             np.testing.assert_allclose(sums, 1, atol=1e-5, rtol=0)
-            # a sum is 1 by definition; where the stored float32 one is itself beyond 1e-4 of it, that is allowed for
+            # a sum is 1 by definition; where the stored float32 one is itself further off, that is allowed for
             stored = data[f"{scene}_T{steps}_colsum"]
             assert (np.abs(sums - stored) <= np.maximum(1e-4, 1.1 * np.abs(stored - 1))).all()
 
@@ -234,8 +240,9 @@ def test_golden_walked_labels(method: walk.Method) -> None:
         scene, exponent, threshold = re.fullmatch(r"(\w+)_label_p([\d.]+)_bg([\d.]+)", name).groups()  # type: ignore[union-attr]
         rows = seeds.power(torch.from_numpy(data[f"{scene}_x"]), float(exponent))
         walked = walk.random_walk(rows, torch.from_numpy(data[f"{scene}_edge"]), method=method)
-        full = seeds.upsample_walked(walked, tuple(int(side) for side in data[f"{scene}_orig_size"]))
+        height, width = (int(side) for side in data[f"{scene}_orig_size"])
+        full = seeds.upsample_walked(walked, (height, width))
         expected = data[f"{scene}_rw_up_p{exponent}"]
         np.testing.assert_allclose(full[:, ::3, ::3], expected, atol=1e-4, rtol=0)
-        found = seeds.label(full, float(threshold), data[f"{scene}_keys"][1:] - 1).numpy()
+        found = seeds.label(full, float(threshold), (data[f"{scene}_keys"][1:] - 1).tolist()).numpy()
         assert (found != data[name]).mean() <= 0.001

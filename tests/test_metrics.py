@@ -47,14 +47,17 @@ def test_labels_beyond_the_classes_are_named() -> None:
 
 def test_sizes_that_differ_are_named() -> None:
     with pytest.raises(StageError, match="sizes 2x1 and 3x1"):
-        metrics.confusion(*masks([0, 1], [0, 1, 1]), 2)
+        metrics.confusion(np.zeros((1, 2), np.uint8), np.zeros((1, 3), np.uint8), 2)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3))
 def test_sweep_equals_one_confusion_a_threshold(seed: int, n_present: int) -> None:
     rng = np.random.default_rng(seed)
     thresholds, classes = np.arange(0.1, 0.9, 0.1, dtype=np.float32), [4, 0, 2][:n_present]
-    sweep, parts = metrics.ThresholdSweep(list(thresholds), 6), metrics.ThresholdSweep(list(thresholds), 6)
+    sweep, parts = (
+        metrics.ThresholdSweep(thresholds.tolist(), 6),
+        metrics.ThresholdSweep(thresholds.tolist(), 6),
+    )
     expected = np.zeros((len(thresholds), 6, 6), np.int64)
     for image in range(2):
         truth = rng.choice(np.array([0, 1, 3, 5, 255], np.uint8), (5, 7))

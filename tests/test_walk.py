@@ -13,7 +13,7 @@ from stages.formulas import affinity, walk
 
 
 def full_matrix(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
-    """T (N,N), pair by pair: affinity^beta of pixels nearer than the radius, columns divided by their sums."""
+    """T (N,N), pair by pair: affinity^beta of pixels nearer than the radius, columns over their sums."""
     height, width = edge.shape
     weights = torch.eye(height * width, dtype=edge.dtype)
     for y in range(height):

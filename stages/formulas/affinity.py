@@ -1,8 +1,8 @@
-"""Affinities between nearby pixels, and the losses that teach them (IRN: Ahn et al., CVPR 2019, sections 3.2 and 4).
+"""Affinities between nearby pixels, and the losses that teach them (IRN, CVPR 2019, sections 3.2 and 4).
 
-A pair is a source pixel and one of the offsets (dy,dx) within a radius. Its affinity is 1 - the highest boundary
-probability met on the path between the two. Shapes: B images, H W the stride-4 grid, P offsets, h w the grid of source
-pixels, which leaves out the margin where an offset would leave the map.
+A pair is a source pixel and one of the offsets (dy,dx) within a radius. Its affinity is 1 - the highest
+boundary probability met on the path between the two. Shapes: B images, H W the stride-4 grid, P offsets, h w
+the grid of source pixels, which leaves out the margin where an offset would leave the map.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WEIGHTS = {
 
 @cache
 def offsets(radius: int) -> tuple[Offset, ...]:
-    """Half of the offsets (dy,dx) nearer than RADIUS, shortest paths first: 34 for radius 5, 152 for radius 10."""
+    """Half of the offsets (dy,dx) nearer than RADIUS, shortest paths first (34 for 5, 152 for 10)."""
     ahead = [(0, dx) for dx in range(1, radius)]
     ahead += [
         (dy, dx)
@@ -45,7 +45,7 @@ def offsets(radius: int) -> tuple[Offset, ...]:
 
 @cache
 def path(offset: Offset) -> tuple[Offset, ...]:
-    """Grid points within one pixel of the line from (0,0) to OFFSET, both ends included, the far end first."""
+    """Grid points within a pixel of the line from (0,0) to OFFSET, both ends included, the far end first."""
     dy, dx = offset
     box = [(y, x) for y in range(dy + 1) for x in range(min(0, dx), max(0, dx) + 1)]
     near = [(y, x) for y, x in box if (dx * y - dy * x) ** 2 < dy * dy + dx * dx]
@@ -89,7 +89,8 @@ def quarter_labels(labels: Tensor) -> Tensor:
 def pair_labels(labels: Tensor, radius: int) -> Tensor:
     """Kind of every pair of labels (B,H,W) on the stride-4 grid → (B,P,h,w) uint8.
 
-    BACKGROUND: both background; FOREGROUND: the same class; DIFFERENT: two labels; NEITHER: one of them is void.
+    BACKGROUND: both background; FOREGROUND: the same class; DIFFERENT: two labels; NEITHER: one of them is
+    void.
     """
     source = source_window(labels, radius)
     kinds = labels.new_zeros(labels.shape[0], len(offsets(radius)), *source.shape[-2:], dtype=torch.uint8)
@@ -102,11 +103,13 @@ def pair_labels(labels: Tensor, radius: int) -> Tensor:
 
 
 def affinity_losses(edge: Tensor, kinds: Tensor, radius: int) -> dict[str, Tensor]:
-    """Mean -log(affinity) of equal pairs and -log(1 - affinity) of different ones, from edge (B,H,W) in [0,1].
+    """Mean -log(affinity) of equal pairs and -log(1 - affinity) of different ones, from edge (B,H,W) in
+    [0,1].
 
-    A pair's affinity depends on one pixel, the highest of its path, so a sum over millions of pairs is a sum over
-    pixels, each times the number of pairs it decides. Only whole numbers are counted there, which also makes the
-    gradient the same in every run. Keys: the first three of TERMS. Equal to the sums over pairs, term by term.
+    A pair's affinity depends on one pixel, the highest of its path, so a sum over millions of pairs is a sum
+    over pixels, each times the number of pairs it decides. Only whole numbers are counted there, which also
+    makes the gradient the same in every run. Keys: the first three of TERMS. Equal to the sums over pairs,
+    term by term.
     """
     counts = _pairs_decided(edge.detach(), kinds, radius)
     equal, unequal = -torch.log(1 - edge + LOG_EPS), -torch.log(edge + LOG_EPS)
@@ -141,7 +144,8 @@ def _pairs_decided(edge: Tensor, kinds: Tensor, radius: int) -> Tensor:
 class _DisplacementSums(torch.autograd.Function):
     """Sums of |d(source) - d(other) - wanted| over the pairs of one class and over those of background.
 
-    Value and gradient are taken in one pass over the offsets, so that nothing of the size of all pairs is kept.
+    Value and gradient are taken in one pass over the offsets, so that nothing of the size of all pairs is
+    kept.
     """
 
     @staticmethod
@@ -174,8 +178,8 @@ class _DisplacementSums(torch.autograd.Function):
 def displacement_losses(field: Tensor, kinds: Tensor, radius: int) -> dict[str, Tensor]:
     """Mean L1 error of displacement differences, field (B,2,H,W) in grid steps, channel 0 = y, 1 = x.
 
-    Pairs of one class should differ by their offset, as both point at one centroid; pairs of background not at all.
-    Keys: the last two of TERMS.
+    Pairs of one class should differ by their offset, as both point at one centroid; pairs of background not
+    at all. Keys: the last two of TERMS.
     """
     fg_sum, bg_sum = _DisplacementSums.apply(field, kinds, radius)  # type: ignore[misc]
     fg_count, bg_count = ((kinds == kind).sum() for kind in (FOREGROUND, BACKGROUND))
@@ -186,7 +190,8 @@ def displacement_losses(field: Tensor, kinds: Tensor, radius: int) -> dict[str, 
 
 
 def irn_losses(edge_logits: Tensor, field: Tensor, labels: Tensor, radius: int) -> dict[str, Tensor]:
-    """All five named terms and their weighted sum "total" from logits (B,1,H,W), field (B,2,H,W), labels (B,H,W).
+    """All five named terms and their weighted sum "total" from logits (B,1,H,W), field (B,2,H,W), labels
+    (B,H,W).
 
     total = (mean of bg and fg affinity + neg affinity) / 2 + (fg + bg displacement) / 2.
     """
@@ -199,9 +204,11 @@ def irn_losses(edge_logits: Tensor, field: Tensor, labels: Tensor, radius: int) 
 
 
 def merge_edges(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boundary probability (h,w) from logits (2,1,H,W) of an image and its mirror image, both padded right and below.
+    """Boundary probability (h,w) from logits (2,1,H,W) of an image and its mirror image, both padded right
+    and below.
 
-    SIZE (h,w): the stride-4 size of the image. The padding is cropped before mirroring back; logits are averaged.
+    SIZE (h,w): the stride-4 size of the image. The padding is cropped before mirroring back; logits are
+    averaged.
     """
     height, width = size
     plain, mirrored = logits[:, 0, :height, :width]

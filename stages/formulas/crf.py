@@ -1,8 +1,8 @@
 """Dense conditional random fields (Krähenbühl and Koltun, NIPS 2011). The only importer of pydensecrf.
 
-Shapes: L labels with background as label 0, H W the image. Images are RGB uint8 (H,W,3); the colour filter is not
-symmetric in its channels, so a BGR image gives slightly other results. The library holds the interpreter's lock:
-threads gain nothing, processes do.
+Shapes: L labels with background as label 0, H W the image. Images are RGB uint8 (H,W,3); the colour filter is
+not symmetric in its channels, so a BGR image gives slightly other results. The library holds the
+interpreter's lock: threads gain nothing, processes do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ VOID = 255
 
 @dataclass(frozen=True)
 class Kernels:
-    """Widths (pixels, grey levels) and weights of the two pairwise terms, and the number of mean-field iterations."""
+    """Widths (pixels, grey levels) and weights of the two pairwise terms, and the number of mean-field
+    iterations.
+    """
 
     smooth_width: float
     smooth_weight: float
@@ -47,8 +49,8 @@ def refine_labels(
 ) -> list[NDArray[np.float32]]:
     """Posteriors (L,H,W), one for each hard label map (H,W) of 0..L-1 over the same image.
 
-    The maps share one lattice, whose construction is a good part of the work; results are those of separate runs to
-    the bit. Raises StageError when pydensecrf is not installed.
+    The maps share one lattice, whose construction is a good part of the work; results are those of separate
+    runs to the bit. Raises StageError when pydensecrf is not installed.
     """
     unaries = [
         _library("utils").unary_from_labels(
@@ -62,7 +64,9 @@ def refine_labels(
 def refine_probabilities(
     image: NDArray[np.uint8], probabilities: NDArray[np.float32], kernels: Kernels = NETWORK_KERNELS
 ) -> NDArray[np.float32]:
-    """Posterior (L,H,W) from a network's probabilities (L,H,W). Raises StageError when pydensecrf is not installed."""
+    """Posterior (L,H,W) from a network's probabilities (L,H,W). Raises StageError when pydensecrf is not
+    installed.
+    """
     energy = -np.log(np.clip(probabilities, PROBABILITY_FLOOR, 1)).reshape(len(probabilities), -1)
     return _infer(image, [energy], kernels)[0]
 
@@ -107,8 +111,9 @@ def combine(
 ) -> NDArray[np.uint8]:
     """Affinity label (H,W) from two refined maps of labels 0..L-1 (IRN, section 3.2).
 
-    A pixel takes its class (id + 1) where the map of confident foreground FG holds one, 0 where the map of confident
-    background BG is background too, and 255 (void) where the two disagree. CLASSES: 0-based ids of labels 1..L-1.
+    A pixel takes its class (id + 1) where the map of confident foreground FG holds one, 0 where the map of
+    confident background BG is background too, and 255 (void) where the two disagree. CLASSES: 0-based ids of
+    labels 1..L-1.
     """
     ids = np.concatenate([[0], np.asarray(classes, dtype=np.int64) + 1]).astype(np.uint8)
     return np.where(fg > 0, ids[fg], np.where(bg == 0, 0, VOID)).astype(np.uint8)

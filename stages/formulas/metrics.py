@@ -1,8 +1,9 @@
-"""Numbers of a segmentation: confusion matrix, IoU, precision and recall, and a sweep of thresholds in one pass.
+"""Numbers of a segmentation: confusion matrix, IoU, precision and recall, and a sweep of thresholds in one
+pass.
 
-`mIoU` is the mean over classes with a non-empty union of prediction and truth, over a whole split's confusion matrix;
-void pixels of the truth (255) are left out, void pixels of a prediction count as background. Shapes: G classes with
-background, C without, K thresholds, H W an image. Values are shares in [0,1].
+`mIoU` is the mean over classes with a non-empty union of prediction and truth, over a whole split's confusion
+matrix; void pixels of the truth (255) are left out, void pixels of a prediction count as background. Shapes:
+G classes with background, C without, K thresholds, H W an image. Values are shares in [0,1].
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _share(hits: NDArray[np.float64], total: NDArray[Any]) -> NDArray[np.float64
 
 
 def mean_over(values: NDArray[np.float64], classes: Sequence[int] | None = None) -> NDArray[np.float64]:
-    """Mean of class values (…,G) that are not NaN, of all classes or of a subset of ids; NaN if none is left."""
+    """Mean of class values (…,G) that are not NaN, of all or of a subset of ids; NaN if none is left."""
     chosen = values if classes is None else values[..., list(classes)]
     return _share(np.nansum(chosen, -1), (~np.isnan(chosen)).sum(-1))
 
@@ -93,8 +94,8 @@ def miou(matrix: Confusion, classes: Sequence[int] | None = None) -> float:
 class ThresholdSweep:
     """Confusion matrices of K global thresholds, from one histogram over (truth, best class, best score).
 
-    With one threshold for all classes a pixel is its best class where the best score exceeds the threshold, else
-    background. So one count for each interval between thresholds tells all K matrices, exactly.
+    With one threshold for all classes a pixel is its best class where the best score exceeds the threshold,
+    else background. So one count for each interval between thresholds tells all K matrices, exactly.
     """
 
     def __init__(self, thresholds: Sequence[float], n_classes: int) -> None:
@@ -138,7 +139,9 @@ class ThresholdSweep:
         return result[:, : self.n_classes]
 
     def oracle(self, classes: Sequence[int] | None = None) -> tuple[float, Confusion]:
-        """The threshold of the best mIoU (over CLASSES if given) and its confusion matrix. It has seen the truth."""
+        """The threshold of the best mIoU (over CLASSES if given) and its confusion matrix. It has seen the
+        truth.
+        """
         matrices = self.matrices()
         best = int(np.nanargmax(mean_over(iou(matrices), classes)))
         return float(self.thresholds[best]), matrices[best]

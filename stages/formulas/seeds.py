@@ -1,4 +1,5 @@
-"""Seeds from maps: scales and mirrored passes merged, normalised, fused, and cut into labels (IJCV 2023, sections 5.1 and 5.5).
+"""Seeds from maps: scales and mirrored passes merged, normalised, fused, and cut into labels (IJCV 2023,
+sections 5.1 and 5.5).
 
 Shapes: C present classes, h w the feature grid of one scale, H W the image.
 """
@@ -13,7 +14,7 @@ from torch import Tensor
 
 MAX_EPS = 1e-5  # added to a map's own maximum before the division, so that an empty map stays empty
 SEED_STRIDE = 4  # grid of the seeds that the random walk reads
-TRUNK_STRIDE = 16  # full-size maps are resized to whole steps of the trunk first and cropped, so that pixels stay aligned
+TRUNK_STRIDE = 16  # full-size maps are resized to whole steps of the trunk, then cropped: pixels stay aligned
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
@@ -32,7 +33,9 @@ def add_mirrored(pair: Tensor) -> Tensor:
 
 
 def merge_strided(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Sum maps of several scales (C,h_s,w_s) on the stride-4 grid of an image of SIZE (H,W) → (C,H/4,W/4) float32."""
+    """Sum maps of several scales (C,h_s,w_s) on the stride-4 grid of an image of SIZE (H,W) → (C,H/4,W/4)
+    float32.
+    """
     return _resized_sum(maps, strided_size(*size))
 
 
@@ -55,9 +58,11 @@ def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 
 def upsample_walked(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Random-walk maps (C,h,w) on the stride-4 grid → (C,H,W) in [0,1]: four times up, cropped, over the GLOBAL maximum.
+    """Random-walk maps (C,h,w) on the stride-4 grid → (C,H,W) in [0,1]: four times up, cropped, over the
+    GLOBAL maximum.
 
-    One maximum for all classes keeps their order after the walk, where each class's own would lift a weak one.
+    One maximum for all classes keeps their order after the walk, where each class's own would lift a weak
+    one.
     """
     height, width = size
     if not maps.shape[0]:
@@ -78,7 +83,9 @@ def add_seeds(first: Tensor, second: Tensor) -> Tensor:
 
 
 def power(maps: Tensor, exponent: float) -> Tensor:
-    """Raise maps to EXPONENT: above 1 it lowers weak responses before the random walk. Negative values count as 0."""
+    """Raise maps to EXPONENT: above 1 it lowers weak responses before the random walk. Negative values count
+    as 0.
+    """
     return maps.clamp_min(0) ** exponent
 
 
@@ -87,8 +94,8 @@ def label(
 ) -> Tensor:
     """Label map (H,W) uint8 from normalised maps (C,H,W): 0 background, class id + 1 elsewhere.
 
-    A pixel takes the class of the largest (map - its threshold) if that is positive, else background. THRESHOLDS: one
-    for all classes (a constant background plane) or one a class; CLASSES: the C ids, 0-based.
+    A pixel takes the class of the largest (map - its threshold) if that is positive, else background.
+    THRESHOLDS: one for all classes (a constant background plane) or one a class; CLASSES: the C ids, 0-based.
     """
     if not maps.shape[0]:
         return maps.new_zeros(maps.shape[1:], dtype=torch.uint8)

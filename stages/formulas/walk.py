@@ -1,9 +1,10 @@
 """Boundary-aware random walk of seeds (IRN: Ahn et al., CVPR 2019, section 5), by sparse products only.
 
-With W the affinities to the power beta (1 on the diagonal) and D its column sums, one step multiplies a row of class
-scores from the right by T = W D^-1. W has one diagonal for every offset within the radius, both ways, so it is kept as
-diagonals: 69 numbers a pixel at radius 5, and a product is 69 shifted multiply-adds. No matrix of N x N is ever made,
-and sizes need no padding. Shapes: C classes, h w the stride-4 grid, N = h·w, K diagonals.
+With W the affinities to the power beta (1 on the diagonal) and D its column sums, one step multiplies a row
+of class scores from the right by T = W D^-1. W has one diagonal for every offset within the radius, both
+ways, so it is kept as diagonals: 69 numbers a pixel at radius 5, and a product is 69 shifted multiply-adds.
+No matrix of N x N is ever made, and sizes need no padding. Shapes: C classes, h w the stride-4 grid, N = h·w,
+K diagonals.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ CHEBYSHEV_TAIL = (
 
 @dataclass(frozen=True)
 class Transition:
-    """W of one image as diagonals: weights (K,N), weights[k,i] = W[i, i + shifts[k]], but 0 where shifts[0] = 0 has 1s.
+    """W of one image as diagonals: weights (K,N), weights[k,i] = W[i, i + shifts[k]], but 0 where shifts[0] =
+    0 has 1s.
 
-    flow (N): their sum at each pixel, so D = 1 + flow. Kept apart because a pixel behind strong boundaries has a flow
-    near 1e-7, which the rounding of 1 + flow would lose 256 times over.
+    flow (N): their sum at each pixel, so D = 1 + flow. Kept apart because a pixel behind strong boundaries
+    has a flow near 1e-7, which the rounding of 1 + flow would lose 256 times over.
     """
 
     weights: Tensor
@@ -44,7 +46,9 @@ class Transition:
 
 @torch.no_grad()
 def transition(edge: Tensor, radius: int = 5, beta: float = 10) -> Transition:
-    """Affinities^beta between all pixels nearer than RADIUS, from boundary probabilities edge (h,w) of any size."""
+    """Affinities^beta between all pixels nearer than RADIUS, from boundary probabilities edge (h,w) of any
+    size.
+    """
     height, width = edge.shape
     margin = radius - 1
     walled = F.pad(
@@ -62,13 +66,16 @@ def transition(edge: Tensor, radius: int = 5, beta: float = 10) -> Transition:
 
 
 def _add_row(rows: dict[int, Tensor], shift: int, weight: Tensor) -> None:
-    """In a map narrower than the window two offsets share one diagonal, each with zeros where the other has values."""
+    """In a map narrower than the window two offsets share one diagonal, each with zeros where the other has
+    values.
+    """
     rows[shift] = rows[shift] + weight if shift in rows else weight
 
 
 @torch.no_grad()
 def propagate(scores: Tensor, matrix: Transition, steps: int, method: Method = "chebyshev") -> Tensor:
-    """scores (C,h,w) times T^steps. "exact": one product a step; "chebyshev": the same to about 1e-5 of the maximum.
+    """scores (C,h,w) times T^steps. "exact": one product a step; "chebyshev": the same to about 1e-5 of the
+    maximum.
 
     The expansion needs about 72 products for 256 steps (see `chebyshev_coefficients`).
     """
@@ -83,7 +90,9 @@ def propagate(scores: Tensor, matrix: Transition, steps: int, method: Method = "
 
 
 def _stepwise(flat: Tensor, matrix: Transition, steps: int) -> Tensor:
-    """x T = (x + x V) / (1 + flow), V = W without its diagonal, written as x + the change so that rounding is small."""
+    """x T = (x + x V) / (1 + flow), V = W without its diagonal, written as x + the change so that rounding is
+    small.
+    """
     share = 1 / (1 + matrix.flow)
     change = _change(matrix.weights, matrix.shifts, matrix.flow)
     for _ in range(steps):
@@ -121,8 +130,9 @@ def _shifted(values: Tensor, shift: int) -> Tensor:
 def chebyshev_coefficients(steps: int, tail: float = CHEBYSHEV_TAIL) -> tuple[float, ...]:
     """c_k of x^steps = sum of c_k T_k(x), cut where the rest adds up to less than TAIL (0 keeps all).
 
-    c_k = 2^(1-s) binom(s, (s-k)/2) where s - k is even, else 0, and half of that for k = 0. They are positive and sum
-    to 1: the chances that s fair coin steps end at distance k, hence the cut near 4.5 standard deviations.
+    c_k = 2^(1-s) binom(s, (s-k)/2) where s - k is even, else 0, and half of that for k = 0. They are positive
+    and sum to 1: the chances that s fair coin steps end at distance k, hence the cut near 4.5 standard
+    deviations.
     """
     exact = [
         0 if (steps - k) % 2 else math.comb(steps, (steps - k) // 2) * (1 if k == 0 else 2)
@@ -138,15 +148,17 @@ def chebyshev_coefficients(steps: int, tail: float = CHEBYSHEV_TAIL) -> tuple[fl
 
 
 def _change(weights: Tensor, shifts: Sequence[int], loss: Tensor) -> Callable[[Tensor], Tensor]:
-    """What each pixel gains from its neighbours less the share that it loses: the product with -loss as diagonal."""
+    """What each pixel gains from its neighbours less the share that it loses: the product with -loss as
+    diagonal.
+    """
     return _product(torch.cat([-loss[None], weights[1:]]), shifts)
 
 
 def _product(weights: Tensor, shifts: Sequence[int]) -> Callable[[Tensor], Tensor]:
     """Rows x (C,N) → x A for the symmetric A with A[i, i + shifts[k]] = weights[k,i].
 
-    On a CPU scipy's diagonal format is the fastest of those tried (C = 2, 47x63, one thread: .07 ms; torch CSR .13,
-    scipy CSR .21, sliced tensors .43); elsewhere one gather, a multiplication and a sum.
+    On a CPU scipy's diagonal format is the fastest of those tried (C = 2, 47x63, one thread: .07 ms; torch
+    CSR .13, scipy CSR .21, sliced tensors .43); elsewhere one gather, a multiplication and a sum.
     """
     if weights.device.type == "cpu":
         return _product_by_diagonals(weights, shifts)
@@ -155,7 +167,7 @@ def _product(weights: Tensor, shifts: Sequence[int]) -> Callable[[Tensor], Tenso
 
 def _product_by_diagonals(weights: Tensor, shifts: Sequence[int]) -> Callable[[Tensor], Tensor]:
     count = weights.shape[1]
-    # scipy stores a diagonal by columns where ours is by rows: of the transpose, which here is the same matrix
+    # scipy stores a diagonal by columns, ours is by rows: that of the transpose, here the same matrix
     diagonals = sparse.dia_array((weights.numpy(), [-shift for shift in shifts]), shape=(count, count))
 
     def multiply(x: Tensor) -> Tensor:
@@ -189,7 +201,8 @@ def random_walk(
     exp_times: int = 8,
     method: Method = "chebyshev",
 ) -> Tensor:
-    """Seeds (C,h,w) times (1 - edge), spread by T^(2^exp_times) of boundary probabilities edge (h,w) → (C,h,w).
+    """Seeds (C,h,w) times (1 - edge), spread by T^(2^exp_times) of boundary probabilities edge (h,w) →
+    (C,h,w).
 
     Works in the precision of EDGE. Products are element-wise, so TF32 never touches them.
     """
