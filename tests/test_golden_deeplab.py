@@ -1,4 +1,4 @@
-"""DeepLabV2 against vectors of the public reference: head, multi-scale losses and gradients, groups, learning rate."""
+"""DeepLabV2 against vectors of the public reference: head, multi-scale losses, gradients, groups, poly."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class _Block(nn.Module):
         self.reduce = _Unit(nn.Conv2d(source, middle, 1, stride, bias=False))
         self.conv3x3 = _Unit(nn.Conv2d(middle, middle, 3, 1, rate, rate, bias=False))
         self.increase = _Unit(nn.Conv2d(middle, out, 1, bias=False), relu=False)
-        self.shortcut = _Unit(nn.Conv2d(source, out, 1, stride, bias=False), relu=False) if first else nn.Identity()
+        self.shortcut = (
+            _Unit(nn.Conv2d(source, out, 1, stride, bias=False), relu=False) if first else nn.Identity()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return nnf.relu(self.increase(self.conv3x3(self.reduce(x))) + self.shortcut(x))
@@ -72,7 +74,10 @@ class _CaffeTrunk(nn.Module):
             while (key := f"layer{number}.block{index}.") + "reduce.conv.weight" in weights:
                 middle, source = weights[key + "reduce.conv.weight"].shape[:2]
                 out = len(weights[key + "increase.conv.weight"])
-                layer.add_module(f"block{index}", _Block(source, middle, out, stride if index == 1 else 1, rate, index == 1))
+                layer.add_module(
+                    f"block{index}",
+                    _Block(source, middle, out, stride if index == 1 else 1, rate, index == 1),
+                )
                 index += 1
             self.add_module(f"layer{number}", layer)
 
@@ -111,7 +116,8 @@ class _Sample:
 def _losses(net: MultiScaleEncoderDecoder, vectors: Vectors, dtype: torch.dtype) -> dict[str, Tensor]:
     images = torch.from_numpy(vectors["msc/images"]).to(dtype)
     labels = torch.from_numpy(vectors["msc/labels"]).long()
-    return net.to(dtype).loss(images, [_Sample(label) for label in labels])
+    net.to(dtype)
+    return net.loss(images, [_Sample(label) for label in labels])
 
 
 def test_golden_aspp(vectors: Vectors) -> None:

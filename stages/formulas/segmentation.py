@@ -1,4 +1,6 @@
-"""DeepLabV2's arithmetic: multi-scale maps, their losses, the learning rate (Chen et al., TPAMI 2018, sections 3 and 4.1).
+"""DeepLabV2's arithmetic: multi-scale maps, their losses, the learning rate.
+
+Chen et al., "DeepLab", TPAMI 2018, sections 3 and 4.1.
 
 Shapes: B images, C classes (background is 0), h w logit grid, H W image. 255 marks void pixels.
 """
@@ -17,8 +19,8 @@ VOID = 255
 def scale_images(images: Tensor, factor: float) -> Tensor:
     """Resize images (B,3,H,W) bilinearly to (B,3,⌊H·factor⌋,⌊W·factor⌋), half-pixel centres.
 
-    The sampling step is 1/factor itself, not H/⌊H·factor⌋: the public DeepLab weights and figures come from that
-    choice, and where the size does not divide the two differ clearly.
+    The sampling step is 1/factor itself, not H/⌊H·factor⌋: the public DeepLab weights and figures come from
+    that choice, and where the size does not divide the two differ clearly.
     """
     if factor == 1:
         return images
@@ -28,7 +30,7 @@ def scale_images(images: Tensor, factor: float) -> Tensor:
 
 
 def multiscale_maximum(pyramid: Sequence[Tensor]) -> Tensor:
-    """Pixel-wise maximum over scales, on the grid of the first (section 3.2): logits (B,C,h_i,w_i) → (B,C,h_0,w_0)."""
+    """Pixel-wise maximum over scales on the first one's grid (section 3.2): (B,C,h_i,w_i) → (B,C,h_0,w_0)."""
     size = pyramid[0].shape[-2:]
     best = pyramid[0]
     for level in pyramid[1:]:
@@ -44,13 +46,13 @@ def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels (B,H,W) at SIZE by the pixel that lies nearest to each new centre, as imaging libraries do it."""
+    """Labels (B,H,W) at SIZE by the pixel nearest to each new centre, as imaging libraries do it."""
     planes = nnf.interpolate(labels[:, None].float(), size=tuple(size), mode="nearest-exact")
     return planes[:, 0].long()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, void: int = VOID) -> Tensor:
-    """Mean over labelled pixels of -log softmax at the label; 0 where every pixel is void. (B,C,h,w), (B,h,w) → scalar."""
+    """Mean of -log softmax at the label over labelled pixels: (B,C,h,w), (B,h,w) → scalar; 0 without any."""
     losses = nnf.cross_entropy(logits, labels, ignore_index=void, reduction="none")
     return _mean(losses, labels != void)
 
@@ -58,8 +60,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, void: int = VOID) -> Tensor:
 def balanced_cross_entropy(logits: Tensor, labels: Tensor, void: int = VOID) -> Tensor:
     """Cross-entropy with the background and the foreground pixels of the batch averaged apart, then added.
 
-    The form of seeded losses since DSRG (Huang et al., CVPR 2018, section 3.2): pseudo masks are mostly background,
-    and a plain mean lets it win. A side without pixels adds 0. (B,C,h,w), (B,h,w) → scalar.
+    The form of seeded losses since DSRG (Huang et al., CVPR 2018, section 3.2): pseudo masks are mostly
+    background, and a plain mean lets it win. A side without pixels adds 0. (B,C,h,w), (B,h,w) → scalar.
     """
     losses = nnf.cross_entropy(logits, labels, ignore_index=void, reduction="none")
     background = labels == 0
@@ -73,5 +75,5 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
 
 
 def poly_factor(step: int, steps: int, power: float, every: int = 1) -> float:
-    """Learning-rate factor (1 - k/steps)^power in force at STEP (from 0), k = step rounded down to a multiple of EVERY."""
+    """Rate factor (1 - k/steps)^power at STEP (from 0); k = STEP rounded down to a multiple of EVERY."""
     return max(1 - (step // every) * every / steps, 0.0) ** power

@@ -1,7 +1,7 @@
 """Training crops from explicit pairs of image and mask, each a function of (seed, epoch, item) alone.
 
-So the order and the crops at a step do not depend on what ran before, on the number of loader processes, or on an
-interruption; the loader of step S starts there at once.
+So the order and the crops at a step do not depend on what ran before, on the number of loader processes, or
+on an interruption; the loader of step S starts there at once.
 """
 
 from __future__ import annotations
@@ -89,16 +89,21 @@ class PairDataset(Dataset[dict[str, Any]]):
         image, mask = self.crops(*self.read(item), seeded(self.seed, epoch, item))
         sample = SegDataSample()
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(mask.astype(np.int64))[None])
-        return {"inputs": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), "data_samples": sample}
+        return {
+            "inputs": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "data_samples": sample,
+        }
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
-    """The (epoch, item) keys of each step from START to STEPS: one permutation of all items an epoch, without gaps.
+    """The (epoch, item) keys of each step from START to STEPS: one permutation an epoch, without gaps.
 
     Of each batch, process RANK of WORLD takes every WORLD-th item.
     """
 
-    def __init__(self, items: int, batch: int, start: int, steps: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, items: int, batch: int, start: int, steps: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         self.items, self.batch, self.start, self.steps, self.seed = items, batch, start, steps, seed
         self.rank, self.world = rank, world
 
@@ -112,7 +117,10 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             for position in range(step * self.batch, (step + 1) * self.batch):
                 epoch, place = divmod(position, self.items)
                 if epoch != known:
-                    known, permutation = epoch, torch.randperm(self.items, generator=seeded(self.seed, epoch)).tolist()
+                    known, permutation = (
+                        epoch,
+                        torch.randperm(self.items, generator=seeded(self.seed, epoch)).tolist(),
+                    )
                 keys.append((epoch, permutation[place]))
             yield keys[self.rank :: self.world]
 

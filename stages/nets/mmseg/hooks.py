@@ -19,7 +19,7 @@ OnStep = Callable[[int, Mapping[str, torch.Tensor], float], None]  # step, losse
 
 
 class PolyHook(Hook):
-    """Sets every group's rate before its step, from the step alone; a resumed run needs no scheduler state."""
+    """Sets every group's rate before its step, from the step alone; resuming needs no scheduler state."""
 
     def __init__(self, steps: int, power: float, every: int, accumulate: int) -> None:
         self.steps, self.power, self.every, self.accumulate = steps, power, every, accumulate
@@ -39,18 +39,20 @@ class ProgressHook(Hook):
     def __init__(self, on_step: OnStep, poly: PolyHook, log_every: int) -> None:
         self.on_step, self.poly, self.log_every = on_step, poly, log_every
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         passes = batch_idx + 1
         step, rest = divmod(passes, self.poly.accumulate)
         if rest or (step % self.log_every and passes != runner.max_iters):
             return
-        if not torch.isfinite(outputs["loss"]):
+        losses = {name: value.detach() for name, value in outputs.items()}
+        if not torch.isfinite(losses["loss"]):
             raise StageError(
-                f"The segmentation loss is {float(outputs['loss'])} at step {step}",
+                f"The segmentation loss is {float(losses['loss'])} at step {step}",
                 "training diverged",
                 "Set segment_train.loss=balanced or lower segment_train.lr, and run again",
             )
-        losses = {name: value.detach() for name, value in outputs.items()}
         self.on_step(step, losses, self.poly.factor(batch_idx))
 
 
@@ -63,7 +65,9 @@ class StateHook(Hook):
         self.folder, self.seconds, self.accumulate = folder, seconds, accumulate
         self.written = time.monotonic()
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         step, rest = divmod(batch_idx + 1, self.accumulate)
         due = batch_idx + 1 == runner.max_iters or time.monotonic() - self.written >= self.seconds
         if rest or not due or not is_main_process():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,12 @@ from stages.nets.mmseg import head, losses, segmentor, trunk
 from stages.nets.mmseg.data import MEAN, STD
 
 # Importing them registers what the configuration below names.
-REGISTERED = (trunk.Trunk, head.DeepLabV2Head, segmentor.MultiScaleEncoderDecoder, losses.BalancedCrossEntropy)
+REGISTERED = (
+    trunk.Trunk,
+    head.DeepLabV2Head,
+    segmentor.MultiScaleEncoderDecoder,
+    losses.BalancedCrossEntropy,
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,16 @@ class Network:
 
 
 def config(spec: Network) -> dict[str, Any]:
-    """The model section of an mmsegmentation configuration. Raises StageError on an unknown backbone or loss."""
+    """The model section of an mmsegmentation configuration. Raises StageError on an unknown loss."""
     if spec.loss not in losses.LOSSES:
-        raise StageError(f"Unknown loss '{spec.loss}'", "not a loss of DeepLabV2", f"Use one of: {', '.join(losses.LOSSES)}")
-    width = build(spec.backbone, spec.output_stride, dilate=True).channels[-1] if spec.backbone in TRUNKS else 0
+        raise StageError(
+            f"Unknown loss '{spec.loss}'",
+            "not a loss of DeepLabV2",
+            f"Use one of: {', '.join(losses.LOSSES)}",
+        )
+    width = (
+        build(spec.backbone, spec.output_stride, dilate=True).channels[-1] if spec.backbone in TRUNKS else 0
+    )
     return {
         "type": "MultiScaleEncoderDecoder",
         "data_preprocessor": {
@@ -53,7 +65,12 @@ def config(spec: Network) -> dict[str, Any]:
             "size": (spec.crop, spec.crop),
             "seg_pad_val": 255,
         },
-        "backbone": {"type": "Trunk", "name": spec.backbone, "output_stride": spec.output_stride, "dilate": True},
+        "backbone": {
+            "type": "Trunk",
+            "name": spec.backbone,
+            "output_stride": spec.output_stride,
+            "dilate": True,
+        },
         "decode_head": {
             "type": "DeepLabV2Head",
             "in_channels": width,
@@ -73,12 +90,14 @@ def make(spec: Network) -> segmentor.MultiScaleEncoderDecoder:
     if spec.backbone not in TRUNKS:
         build(spec.backbone)  # raises the error that names the valid ones
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated")  # mmsegmentation's own call
+        warnings.filterwarnings(
+            "ignore", message="``build_loss`` would be deprecated"
+        )  # mmsegmentation's own call
         return cast(segmentor.MultiScaleEncoderDecoder, MODELS.build(config(spec)))
 
 
 def save(path: Path, net: torch.nn.Module, spec: Network, facts: dict[str, Any]) -> None:
-    """Write the network's weights and description, weights-only readable, in the layout mmsegmentation's tools load."""
+    """Write weights and description, weights-only readable, in the layout of mmsegmentation's own files."""
     meta = {"network": asdict(spec), "dataset_meta": {"classes": spec.classes}, **facts}
     value = {"state_dict": {key: tensor.cpu() for key, tensor in net.state_dict().items()}, "meta": meta}
     write_atomic(path, lambda temporary: torch.save(value, temporary))
@@ -91,12 +110,15 @@ def load(checkpoint: Path, device: torch.device | str) -> segmentor.MultiScaleEn
         spec = Network(**{key: _tuple(entry) for key, entry in value["meta"]["network"].items()})
         net = make(spec)
         net.load_state_dict(value["state_dict"])
-    except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise StageError(
-            f"Cannot read the segmentation network {checkpoint}", reason, "Give a checkpoint that `bas segment train` wrote"
+            f"Cannot read the segmentation network {checkpoint}",
+            reason,
+            "Give a checkpoint that `bas segment train` wrote",
         ) from error
-    return net.eval().to(device)
+    net.eval().to(device)
+    return net
 
 
 def _tuple(value: Any) -> Any:
@@ -105,12 +127,15 @@ def _tuple(value: Any) -> Any:
 
 @torch.inference_mode()
 def logits(
-    net: segmentor.MultiScaleEncoderDecoder, image: Any, scales: Sequence[float] = segmentor.SCALES, flip: bool = False
+    net: segmentor.MultiScaleEncoderDecoder,
+    image: Any,
+    scales: Sequence[float] = segmentor.SCALES,
+    flip: bool = False,
 ) -> Tensor:
     """Logits (C,H,W) of one image (H,W,3) uint8 RGB, float32 on the network's device.
 
-    The maximum over SCALES (on the grid of scale 1, or of the first if 1 is not among them), with FLIP the mean of the
-    image's and its mirror image's, brought to the image's size bilinearly.
+    The maximum over SCALES on the grid of the one nearest to 1, with FLIP the mean of the image's and its
+    mirror image's, brought to the image's size bilinearly.
     """
     device = next(net.parameters()).device
     pixels = torch.from_numpy(image).to(device).permute(2, 0, 1).float()

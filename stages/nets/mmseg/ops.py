@@ -1,12 +1,13 @@
-"""The two operators that mmsegmentation imports from `mmcv.ops` unguarded, for mmcv-lite, which has no compiled ones.
+"""The two operators that mmsegmentation imports from `mmcv.ops` unguarded, for mmcv-lite, which has none.
 
-mmsegmentation 1.2.2 imports `point_sample` and `sigmoid_focal_loss` at its top; everything else that it takes from
-`mmcv.ops` it takes under `except ModuleNotFoundError`, which the stand-in raises. Where full mmcv is there, nothing
-is replaced.
+mmsegmentation 1.2.2 imports `point_sample` and `sigmoid_focal_loss` at its top; everything else that it takes
+from `mmcv.ops` it takes under `except ModuleNotFoundError`, which the stand-in raises. Where full mmcv is
+there, nothing is replaced.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import warnings
@@ -19,9 +20,9 @@ from torch import Tensor
 
 
 def point_sample(input: Tensor, points: Tensor, align_corners: bool = False, **kwargs: Any) -> Tensor:
-    """Values of a map at points, bilinearly; zero outside (PointRend, Kirillov et al., CVPR 2020, section 3.1).
+    """Values of a map at points, bilinearly; zero outside (PointRend, Kirillov et al., CVPR 2020, 3.1).
 
-    input (N,C,h,w); points (N,P,2) or (N,Y,X,2) as (x,y) in [0,1]² from corner to corner → (N,C,P) or (N,C,Y,X).
+    input (N,C,h,w); points (N,P,2) or (N,Y,X,2) as (x,y) in [0,1]², corner to corner → (N,C,P) or (N,C,Y,X).
     """
     flat = points.dim() == 3
     grid = 2.0 * (points.unsqueeze(2) if flat else points) - 1.0
@@ -80,3 +81,4 @@ def install() -> None:
     warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     if "mmcv.ops" not in sys.modules and not compiled():
         sys.modules["mmcv.ops"] = _Operators("mmcv.ops", "Two operators for mmcv-lite.")
+        vars(importlib.import_module("mmcv"))["ops"] = sys.modules["mmcv.ops"]

@@ -1,4 +1,4 @@
-"""DeepLabV2's optimizer: SGD with three learning rates, in mmengine's wrapper for accumulation and mixed precision."""
+"""DeepLabV2's optimizer: SGD with three learning rates, accumulation and mixed precision."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ def parameter_groups(model: nn.Module, rates: Rates) -> list[dict[str, Any]]:
 
     Parameters that need no gradient (frozen batch-norm) are in none. Empty groups are left out.
     """
-    norm = {id(p) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) for p in m.parameters()}
+    norm = {
+        id(p)
+        for m in model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        for p in m.parameters()
+    }
     members: dict[str, list[nn.Parameter]] = {"trunk": [], "norm": [], "head_weight": [], "head_bias": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -44,7 +49,13 @@ def parameter_groups(model: nn.Module, rates: Rates) -> list[dict[str, Any]]:
         "head_bias": (rates.head_bias, 0.0),
     }
     return [
-        {"params": members[key], "lr": rates.lr * times, "initial_lr": rates.lr * times, "weight_decay": decay, "name": key}
+        {
+            "params": members[key],
+            "lr": rates.lr * times,
+            "initial_lr": rates.lr * times,
+            "weight_decay": decay,
+            "name": key,
+        }
         for key, (times, decay) in settings.items()
         if members[key]
     ]
@@ -63,7 +74,9 @@ class Bf16OptimWrapper(OptimWrapper):
             yield
 
 
-def wrap(model: nn.Module, rates: Rates, device: torch.device, precision: str, accumulate: int) -> OptimWrapper:
+def wrap(
+    model: nn.Module, rates: Rates, device: torch.device, precision: str, accumulate: int
+) -> OptimWrapper:
     """SGD over the groups, in the wrapper of PRECISION: 32-true, bf16-mixed or 16-mixed (CUDA only)."""
     sgd = torch.optim.SGD(parameter_groups(model, rates), lr=rates.lr, momentum=rates.momentum)
     if precision == "bf16-mixed":
@@ -73,5 +86,7 @@ def wrap(model: nn.Module, rates: Rates, device: torch.device, precision: str, a
     if precision == "32-true":
         return OptimWrapper(optimizer=sgd, accumulative_counts=accumulate)
     raise StageError(
-        f"Cannot train at precision {precision} on {device.type}", "not supported", "Use --precision 32-true or bf16-mixed"
+        f"Cannot train at precision {precision} on {device.type}",
+        "not supported",
+        "Use --precision 32-true or bf16-mixed",
     )

@@ -30,7 +30,7 @@ _RUNS = itertools.count()  # mmengine keeps every logger by name; two trainings 
 
 @dataclass(frozen=True)
 class Settings:
-    """One training: the network and its recipe (defaults: the public DeepLabV2 recipe from ImageNet weights)."""
+    """One training: the network and its recipe; the defaults are the public one from ImageNet weights."""
 
     network: network.Network
     steps: int = 30_000
@@ -55,7 +55,7 @@ class StepLoop(IterBasedTrainLoop):
         """Count from ITERATION on."""
         self._iter = iteration
 
-    def run(self) -> nn.Module:
+    def run(self) -> nn.Module:  # type: ignore[override]
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         while self._iter < self._max_iters:
@@ -69,12 +69,14 @@ class StepLoop(IterBasedTrainLoop):
 class QuietRunner(Runner):
     """A Runner that prints nothing, writes one log file, keeps to its device and resumes from our state."""
 
-    def __init__(self, device: torch.device, kept: dict[str, Any] | None, accumulate: int, **kwargs: Any) -> None:
+    def __init__(
+        self, device: torch.device, kept: dict[str, Any] | None, accumulate: int, **kwargs: Any
+    ) -> None:
         self.device, self.kept, self.accumulate = device, kept, accumulate
         super().__init__(**kwargs)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """mmengine's, without its change of how the whole program starts processes; one log folder for all resumes."""
+        """mmengine's, but how the program starts processes stays; one log folder for all resumes."""
         method = multiprocessing.get_start_method(allow_none=True)
         super().setup_env({**env_cfg, "mp_cfg": {"mp_start_method": method or "fork"}})
         multiprocessing.set_start_method(method, force=True)
@@ -117,8 +119,9 @@ def train(
 ) -> Path:
     """Train on ITEMS pairs, where READ(i) gives image (H,W,3) uint8 RGB and mask (H,W) uint8 (255 = void).
 
-    INITIALISE fills the trunk of a new network with its first weights. Goes on from the state in WORK_DIR if there is
-    one. Returns the path of the checkpoint. Raises StageError on impossible settings, divergence, a full GPU.
+    INITIALISE fills the trunk of a new network with its first weights. Goes on from the state in WORK_DIR if
+    there is one. Returns the path of the checkpoint. Raises StageError on impossible settings, divergence, and a
+    full GPU.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     _check(settings, items, world)
@@ -128,16 +131,26 @@ def train(
     net = network.make(settings.network)
     if kept is None:
         initialise(net.backbone)
-    dataset = PairDataset(items, read, Crops(settings.network.crop, settings.crop_scales), settings.seed, settings.network.classes)
+    dataset = PairDataset(
+        items,
+        read,
+        Crops(settings.network.crop, settings.crop_scales),
+        settings.seed,
+        settings.network.classes,
+    )
     start = kept["step"] * settings.accumulate if kept else 0
     passes = settings.steps * settings.accumulate
-    sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world)
+    sampler = StepSampler(
+        items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world
+    )
     runner = _runner(settings, net, dataset, sampler, kept, work_dir, device, on_step)
     try:
         runner.train()
     except torch.OutOfMemoryError as error:
         raise StageError(
-            "The GPU's memory is full", str(error).split(". ")[0], "Raise segment_train.accumulate, or lower batch or crop"
+            "The GPU's memory is full",
+            str(error).split(". ")[0],
+            "Raise segment_train.accumulate, or lower batch or crop",
         ) from error
     checkpoint = work_dir / CHECKPOINT
     if is_main_process():
@@ -149,7 +162,11 @@ def train(
 def _check(settings: Settings, items: int, world: int) -> None:
     parts = settings.accumulate * world
     if items == 0:
-        raise StageError("Cannot train the segmentation network", "no pair of image and mask", "Run the stages before this one")
+        raise StageError(
+            "Cannot train the segmentation network",
+            "no pair of image and mask",
+            "Run the stages before this one",
+        )
     if settings.batch % parts:
         raise StageError(
             f"Batch {settings.batch} cannot be split",

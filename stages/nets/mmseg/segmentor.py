@@ -17,13 +17,18 @@ SCALES = (1.0, 0.5, 0.75)  # of training and of the public test; the first gives
 
 @MODELS.register_module()
 class MultiScaleEncoderDecoder(EncoderDecoder):
-    """One network on several sizes of an image (section 4.1): losses on each and on their maximum; the maximum at test.
+    """One network on several sizes of an image (section 4.1): losses on each and on their maximum.
 
     freeze_bn keeps the trunk's batch-norm at its stored statistics and its affine parameters out of training.
     """
 
     def __init__(
-        self, *args: Any, scales: Sequence[float] = SCALES, freeze_bn: bool = True, channels_last: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        scales: Sequence[float] = SCALES,
+        freeze_bn: bool = True,
+        channels_last: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.scales = tuple(scales)
@@ -45,10 +50,11 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
         """Normalised images (B,3,H,W) → logits (B,C,h_i,w_i), one entry a scale, in the order of SCALES."""
         images = images.contiguous(memory_format=self.memory_format)
         return [
-            self.decode_head.forward(self.extract_feat(scale_images(images, scale))) for scale in scales or self.scales
+            self.decode_head.forward(self.extract_feat(scale_images(images, scale)))
+            for scale in scales or self.scales
         ]
 
-    def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """One loss a scale and one on the maximum, on labels brought to each grid; mmengine adds them up."""
         labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
         levels = self.pyramid(inputs)
@@ -58,7 +64,9 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
 
     def _level_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         head = self.decode_head
-        return head.loss_decode(logits, resize_labels(labels, logits.shape[-2:]), ignore_index=head.ignore_index)
+        return head.loss_decode(
+            logits, resize_labels(labels, logits.shape[-2:]), ignore_index=head.ignore_index
+        )
 
     def _forward(self, inputs: Tensor, data_samples: Any = None) -> Tensor:
         """The maximum over scales, on the grid of the first: (B,3,H,W) → (B,C,h,w)."""

@@ -1,7 +1,8 @@
 """The resumable state of a training, written whole or not at all and read weights-only.
 
-mmengine's own resume saves no random generators and replays the loader; this keeps everything that the next step
-depends on, in plain tensors and numbers: network, optimizer, generators, step. (The loader needs the step alone.)
+mmengine's own resume saves no random generators and replays the loader; this keeps everything that the next
+step depends on, in plain tensors and numbers: network, optimizer, generators, step. (The loader needs the
+step alone.)
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ def restore_generators(state: dict[str, Any]) -> None:
 
 def keep(folder: Path, net: nn.Module, optimizer: Any, step: int) -> None:
     """Write the state after STEP optimizer steps. OPTIMIZER is a torch optimizer or mmengine's wrapper."""
-    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "generators": generators()}
+    state = {
+        "net": net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "generators": generators(),
+    }
     write_atomic(folder / FILE, lambda path: torch.save(state, path))
 
 

@@ -10,7 +10,7 @@ from stages.nets.backbones import Backbone
 
 @MODELS.register_module()
 class Trunk(Backbone):
-    """stages.nets.backbones by NAME; removed strides are made up for by dilation (1, 1, 2, 4 at output stride 8)."""
+    """stages.nets.backbones by NAME; dilation makes up for removed strides (1, 1, 2, 4 at stride 8)."""
 
     def __init__(self, name: str, output_stride: int = 8, dilate: bool = True) -> None:
         super().__init__(name, output_stride, dilate)
