@@ -1,0 +1,158 @@
+"""irn_labels — seeds + dense CRF → affinity labels (IRN, CVPR 2019, section 3.2; BAS, IJCV 2023, section 5.1).
+
+Two dense CRFs an image, one from labels that are confident of the foreground, one of the background. A pixel keeps its
+class (id + 1) where the first says so, is 0 where the second says background, and void (255) where they disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from stages.core.config import Field, Section
+from stages.core.stage import Context, Outputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from stages.data.dataset import Sample
+    from stages.data.seedfile import Seed
+
+NEEDS = ("seed_infer",)
+SHARED = ("refine",)
+READS = ("train",)
+SHOWN = 10  # images on the contact sheet
+
+
+class Config(Section):
+    """Where a seed is confident, and the dense CRF's kernels."""
+
+    levels: Literal["fixed", "image-specific"] = Field(
+        "fixed", description="fixed: the two thresholds below; image-specific: offsets from each image's own thresholds."
+    )
+    fg: float = Field(0.30, description="Above it a map is confident foreground.", gt=0, lt=1)
+    bg: float = Field(0.17, description="Where no map exceeds it, an image is confident background.", gt=0, lt=1)
+    fg_offset: float = Field(0.05, description="image-specific: added to the threshold for confident foreground.", ge=0)
+    bg_offset: float = Field(0.10, description="image-specific: taken from the threshold for confident background.", ge=0)
+    certainty: float = Field(0.7, description="Probability that a seed's label is right, for the CRF.", gt=0.5, lt=1)
+    iterations: int = Field(10, description="Mean-field iterations of the CRF.", ge=1)
+    smooth_width: float = Field(3.0, description="Width of the smoothness kernel, in pixels.", gt=0)
+    smooth_weight: float = Field(3.0, description="Weight of the smoothness kernel.", ge=0)
+    colour_width: float = Field(50.0, description="Width of the colour kernel, in pixels.", gt=0)
+    colour_range: float = Field(5.0, description="Width of the colour kernel, in grey levels.", gt=0)
+    colour_weight: float = Field(10.0, description="Weight of the colour kernel.", ge=0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a worker process needs beside the image."""
+
+    config: Config
+    source: str
+    seeds: Path
+    labels: Path
+
+    def __call__(self, sample: Sample) -> None:
+        """Make and write the affinity label of one image."""
+        from stages.core.files import write_atomic
+        from stages.data.images import read_image, write_mask
+        from stages.formulas import crf
+
+        seed = self.seed(sample)
+        hard = [labels.numpy() for labels in self.hard(seed)]
+        kernels = crf.Kernels(
+            smooth_width=self.config.smooth_width,
+            smooth_weight=self.config.smooth_weight,
+            colour_width=self.config.colour_width,
+            colour_range=self.config.colour_range,
+            colour_weight=self.config.colour_weight,
+            iterations=self.config.iterations,
+        )
+        image = read_image(sample.image)
+        posteriors = crf.refine_labels(image, hard, len(seed.classes) + 1, kernels, self.config.certainty)
+        fg, bg = (posterior.argmax(0) for posterior in posteriors)
+        labels = crf.combine(fg, bg, seed.classes)
+        write_atomic(label_path(self.labels, sample.id), lambda temporary: write_mask(temporary, labels))
+
+    def seed(self, sample: Sample) -> Seed:
+        """The stored seed of an image."""
+        from stages.data import seedfile
+
+        return seedfile.read(self.seeds / f"{sample.id}.npz")
+
+    def hard(self, seed: Seed) -> list[Tensor]:
+        """Confident-foreground and confident-background labels (H,W): 0, or 1 + the place among the present classes."""
+        from stages.data import seedfile
+        from stages.formulas import seeds
+
+        maps = seedfile.full_maps(seed, self.source)
+        return [seeds.label(maps, level.tolist(), range(len(seed.classes))) for level in self._levels(seed)]
+
+    def _levels(self, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
+        """One threshold a class for confident foreground and for confident background; fixed where none was searched."""
+        import numpy as np
+
+        own = seed.thresholds.get(self.source)
+        if self.config.levels == "fixed" or own is None:
+            return np.full(len(seed.classes), self.config.fg), np.full(len(seed.classes), self.config.bg)
+        return np.clip(own + self.config.fg_offset, 0.01, 0.99), np.clip(own - self.config.bg_offset, 0.01, 0.99)
+
+
+def run(config: Config, ctx: Context) -> Outputs:
+    """Write one label map an image, in worker processes; report the shares of labels."""
+    from stages.core import processes
+
+    samples = ctx.dataset.split("train")
+    job = Job(config, ctx.shared["refine"].seed, ctx.input("seed_infer") / "seeds", ctx.out)
+    preload = ["stages.data.seedfile", "stages.data.images", "stages.formulas.crf", __name__]
+    processes.each(samples, lambda s: label_path(ctx.out, s.id), job, "dense CRF", ctx, preload)
+    metrics, notes = _shares(samples, ctx)
+    _sheet(job, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    files = [label_path(Path(), sample.id) for sample in samples]
+    return Outputs([*files, Path("labels.png")], metrics, notes=notes)
+
+
+def label_path(folder: Path, image_id: str) -> Path:
+    """Where the affinity label of an image lies."""
+    return folder / "labels" / f"{image_id}.png"
+
+
+def _shares(samples: tuple[Sample, ...], ctx: Context) -> tuple[dict[str, float], dict[str, object]]:
+    """Percent of pixels that are background, class and void; warns of classes without any confident pixel."""
+    import numpy as np
+
+    from stages.data.images import VOID, read_mask
+
+    counts = np.zeros(256, dtype=np.int64)
+    with ctx.track("counting labels", len(samples)) as meter:
+        for sample in samples:
+            counts += np.bincount(read_mask(label_path(ctx.out, sample.id)).ravel(), minlength=256)
+            meter.advance()
+    present = sorted({index for sample in samples for index in sample.labels})
+    empty = [ctx.dataset.classes[index] for index in present if counts[index + 1] == 0]
+    if empty:
+        ctx.log.warning(
+            "irn_labels: no confident pixel of %s in any image; lower irn_labels.fg or look at the seeds", ", ".join(empty)
+        )
+    percent = 100 * counts / max(counts.sum(), 1)
+    shares = {"background": percent[0], "class": percent[1:VOID].sum(), "void": percent[VOID]}
+    metrics = {f"train/labels/{name}/share": round(float(value), 2) for name, value in shares.items()}
+    return metrics, {"images": len(samples), "seed": ctx.shared["refine"].seed, "classes_without_confident_pixels": empty}
+
+
+def _sheet(job: Job, ctx: Context, samples: tuple[Sample, ...]) -> None:
+    """A contact sheet: image, confident foreground, what is not confident background, and the label (void is grey)."""
+    import numpy as np
+
+    from stages.data import sheets
+    from stages.data.images import overlay, read_image, read_mask
+
+    rows = []
+    for sample in samples:
+        image, seed = read_image(sample.image), job.seed(sample)
+        ids = np.array([0, *(seed.classes + 1)], dtype=np.uint8)
+        hard = [overlay(image, ids[labels.numpy()]) for labels in job.hard(seed)]
+        rows.append([image, *hard, overlay(image, read_mask(label_path(ctx.out, sample.id)))])
+    sheets.write_sheet(ctx.out / "labels.png", ["image", "seed, confident", "seed, possible", "label after CRF"], rows)

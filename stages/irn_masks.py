@@ -1,0 +1,165 @@
+"""irn_masks — seeds + IRN → boundary-aware random walk → pseudo masks (IRN, CVPR 2019, section 5; BAS, section 5.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core.config import Field, Section
+from stages.core.stage import Context, Outputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from stages.data.dataset import Sample
+    from stages.data.images import Array
+    from stages.nets.irn import Irn
+
+NEEDS = ("seed_infer", "irn_train")
+SHARED = ("refine", "eval")
+READS = ("train", "score")
+SHOWN = 10  # images on the contact sheet
+TRUNK_STRIDE = 16  # images are padded to whole steps of the trunk
+
+
+class Config(Section):
+    """How seeds spread and where background begins; the defaults made the published numbers."""
+
+    fixed: float = Field(
+        0.22, description="Background threshold of the masks, on walked maps divided by their maximum.", gt=0, lt=1
+    )
+    radius: int = Field(5, description="A step of the walk reaches pixels nearer than this, on the stride-4 grid.", ge=2)
+    beta: float = Field(10.0, description="Exponent on the affinities.", gt=0)
+    exp_times: int = Field(8, description="The walk takes 2^exp_times steps.", ge=0, le=12)
+    method: str = Field(
+        "chebyshev", pattern="^(chebyshev|exact)$", description="chebyshev: an expansion, error 1e-5; exact: every step."
+    )
+    pad: int = Field(0, description="Pad smaller images to this square before the network; the public code takes 512.", ge=0)
+    channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
+
+
+def run(config: Config, ctx: Context) -> Outputs:
+    """Write one mask an image, then score them where true masks are there."""
+    from stages.core import sharding
+    from stages.data import scoring
+    from stages.nets import irn
+
+    net = ctx.runtime.place(irn.load(ctx.input("irn_train") / "network.safetensors").eval(), config.channels_last)
+    samples = ctx.dataset.split("train")
+    scored = {sample.id for sample in ctx.dataset.split("score")}
+    sharding.each(
+        samples, lambda s: mask_path(ctx.out, s.id), lambda s: _mask(net, s, s.id in scored, config, ctx), "random walk", ctx
+    )
+    scores = scoring.Scores()
+    _score(config, ctx, scores)
+    _sheet(net, config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    files = [mask_path(Path(), sample.id) for sample in samples]
+    files += [walked_path(Path(), sample.id) for sample in samples if sample.id in scored]
+    notes = {"images": len(samples), "seed": ctx.shared["refine"].seed, "threshold": "fixed"}
+    return Outputs([*files, Path("masks.png")], scores.metrics, scores.classes, notes)
+
+
+def mask_path(folder: Path, image_id: str) -> Path:
+    """Where the pseudo mask of an image lies."""
+    return folder / "masks" / f"{image_id}.png"
+
+
+def walked_path(folder: Path, image_id: str) -> Path:
+    """Where the walked maps of an image that is scored lie, for thresholds other than the one used."""
+    return folder / "walked" / f"{image_id}.npz"
+
+
+def _mask(net: Irn, sample: Sample, keep: bool, config: Config, ctx: Context) -> None:
+    """Walk the seeds of one image and write its mask, and before it its maps if they are to be scored."""
+    import numpy as np
+    import torch
+
+    from stages.core.files import write_atomic
+    from stages.data.images import read_image, write_mask
+    from stages.formulas import seeds
+
+    image = read_image(sample.image)
+    walked, classes = _walk(net, image, sample, config, ctx)
+    rounded = walked.half().cpu().numpy()
+    if keep:
+        arrays: dict[str, Any] = {"classes": classes, "maps": rounded, "size": np.array(image.shape[:2])}
+        write_atomic(walked_path(ctx.out, sample.id), lambda temporary: np.savez(temporary, **arrays))
+    # the maps that are stored decide, so that scoring them again gives these masks
+    full = seeds.upsample_walked(torch.from_numpy(rounded).float(), image.shape[:2])
+    mask = seeds.label(full, config.fixed, classes.tolist()).numpy()
+    write_atomic(mask_path(ctx.out, sample.id), lambda temporary: write_mask(temporary, mask))
+
+
+def _walk(net: Irn, image: Array, sample: Sample, config: Config, ctx: Context) -> tuple[Tensor, np.ndarray]:
+    """Walked maps (P,h,w) of the present classes and their ids."""
+    import torch
+
+    from stages.data import seedfile
+    from stages.formulas import seeds, walk
+
+    seed = seedfile.read(ctx.input("seed_infer") / "seeds" / f"{sample.id}.npz")
+    refine, device = ctx.shared["refine"], ctx.runtime.device
+    with torch.inference_mode():
+        maps = seeds.power(seedfile.strided_maps(seed, refine.seed, device), refine.power)
+        edge = _edge(net, image, config, ctx)
+        method: Any = config.method
+        return walk.random_walk(maps, edge, config.radius, config.beta, config.exp_times, method), seed.classes
+
+
+def _edge(net: Irn, image: Array, config: Config, ctx: Context) -> Tensor:
+    """Boundary probability (h,w) on the stride-4 grid, of the image and its mirror image."""
+    import torch
+    import torch.nn.functional as F
+
+    from stages.data.transforms import normalise
+    from stages.formulas import affinity, seeds
+
+    view = normalise(image)
+    height, width = view.shape[1:]
+    right, below = (max(-side % TRUNK_STRIDE, config.pad - side) for side in (width, height))
+    pair = F.pad(torch.stack([view, view.flip(-1)]), (0, right, 0, below))
+    with ctx.runtime.fabric.autocast():
+        logits = net.edge_logits(ctx.runtime.place(pair, config.channels_last))
+    return affinity.merge_edges(logits.float(), seeds.strided_size(height, width))
+
+
+def _score(config: Config, ctx: Context, scores: Any) -> None:
+    """mIoU of the masks with the oracle and the fixed background threshold, on the scored list."""
+    import numpy as np
+    import torch
+
+    from stages.data import scoring
+    from stages.formulas import seeds
+
+    pairs = scoring.with_truth(ctx.dataset, "score")
+    if pairs is None:
+        ctx.log.info("irn_masks: no true masks, nothing is scored")
+        return
+    count = scoring.MapScores(ctx.dataset, ctx.shared["eval"].subset or {}, config.fixed)
+    with ctx.track("scoring masks", len(pairs)) as meter:
+        for sample, truth in pairs:
+            with np.load(walked_path(ctx.out, sample.id), allow_pickle=False) as stored:
+                maps, classes = torch.from_numpy(stored["maps"]).float(), stored["classes"].tolist()
+            count.add(truth, seeds.upsample_walked(maps, truth.shape).numpy(), classes, None)
+            meter.advance()
+    count.enter(scores, "train/masks")
+
+
+def _sheet(net: Irn, config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:
+    """A contact sheet: image, seed, boundaries, the mask that was written."""
+    import torch
+
+    from stages.data import seedfile, sheets
+    from stages.data.images import overlay, read_image, read_mask
+
+    rows = []
+    for sample in samples:
+        image = read_image(sample.image)
+        seed = seedfile.read(ctx.input("seed_infer") / "seeds" / f"{sample.id}.npz")
+        with torch.inference_mode():
+            edge = _edge(net, image, config, ctx).repeat_interleave(4, 0).repeat_interleave(4, 1).cpu().numpy()
+        strongest = seedfile.full_maps(seed, ctx.shared["refine"].seed).amax(0).numpy()
+        pictures = [sheets.heat(image, heat[: image.shape[0], : image.shape[1]]) for heat in (strongest, edge)]
+        rows.append([image, *pictures, overlay(image, read_mask(mask_path(ctx.out, sample.id)))])
+    sheets.write_sheet(ctx.out / "masks.png", ["image", "seed", "boundaries", "mask"], rows)

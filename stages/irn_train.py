@@ -1,0 +1,149 @@
+"""irn_train — affinity labels → IRN: boundaries and displacements (IRN, CVPR 2019, section 4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core.config import Field, Section
+from stages.core.stage import Context, Outputs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from stages.data.dataset import Sample
+    from stages.nets.backbones import Backbone, WeightReport
+    from stages.nets.irn import Irn
+
+NEEDS = ("seed_train", "irn_labels")
+SHARED = ()
+READS = ("train",)
+
+
+class Config(Section):
+    """How IRN is built and trained; the defaults are those of its public code."""
+
+    backbone: str = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
+    weights: str = Field(
+        "imagenet",
+        description="Weights of the frozen trunk: imagenet (torchvision's), seed (the trained seed network's) or a file.",
+    )
+    crop: int = Field(512, description="Side of the random square crop, in pixels; at least eight times the radius.", ge=32)
+    scales: tuple[float, float] = Field((0.5, 1.5), description="Range of the random rescaling.")
+    batch: int = Field(32, description="Images a step.", ge=1)
+    epochs: int = Field(3, description="Passes over the training list.", ge=1)
+    radius: int = Field(10, description="Pairs of pixels nearer than this are taught, in steps of the stride-4 grid.", ge=2)
+    edge_lr: float = Field(0.1, description="Learning rate of the boundary branch.", gt=0)
+    displacement_lr: float = Field(1.0, description="Learning rate of the displacement branch.", gt=0)
+    momentum: float = Field(0.0, description="SGD momentum; the code behind the published numbers runs without.", ge=0, lt=1)
+    weight_decay: float = Field(1e-4, description="SGD weight decay.", ge=0)
+    poly_power: float = Field(0.9, description="Power of the polynomial decay of the learning rate.", gt=0)
+    centre_images: int = Field(
+        100, description="Images on which the common part of the displacements is measured (for instance masks).", ge=0
+    )
+    channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
+
+
+def run(config: Config, ctx: Context) -> Outputs:
+    """Train the two branches, from the last kept state if there is one; returns the network's file and final losses."""
+    import torch
+
+    from stages.core import training
+    from stages.data.views import PixelLabelledImages
+    from stages.nets import backbones, irn
+
+    _check(config)
+    samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        trunk = backbones.build(config.backbone)
+        net = irn.Irn(trunk)
+    report = _fill(trunk, config.weights, ctx)
+    ctx.log.info(report.line())
+    views = PixelLabelledImages(samples, ctx.input("irn_labels") / "labels", config.crop, config.scales, seed)
+    steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)
+    net = ctx.runtime.place(net.train(), config.channels_last)
+    plan = training.Plan(steps, training.poly(steps, config.poly_power))
+
+    def loader(start: int) -> Any:
+        return training.batches(views, config.batch, steps, start, seed, ctx.runtime.workers)
+
+    training.fit(net, _optimizer(net, config), plan, loader, _Step(net, config, ctx), ctx)
+    _centre(net, samples[:: max(len(samples) // max(config.centre_images, 1), 1)][: config.centre_images], config, ctx)
+    irn.save(net, ctx.out / "network.safetensors")
+    last = training.read_curves(ctx.out / "curves.jsonl")[-1]
+    metrics = {f"train/loss/{name}": value for name, value in last.items() if name not in ("step", "lr_factor")}
+    notes = {"images": len(samples), "steps": steps, "weights": report.line()}
+    return Outputs([Path("network.safetensors"), training.plot_curves(ctx.out)], metrics, notes=notes)
+
+
+def _check(config: Config) -> None:
+    """Raise StageError on settings that leave no pair to learn from or no scale to draw."""
+    from stages.core.errors import StageError
+
+    if config.crop < 8 * config.radius:
+        raise StageError(
+            f"irn_train.crop {config.crop} is too small",
+            f"pairs within radius {config.radius} need at least {8 * config.radius} pixels",
+            "Raise irn_train.crop or lower irn_train.radius",
+        )
+    if not 0 < config.scales[0] <= config.scales[1]:
+        raise StageError("Bad value for irn_train.scales", f"{list(config.scales)} is no range", "Give the lower bound first")
+
+
+def _fill(trunk: Backbone, weights: str, ctx: Context) -> WeightReport:
+    """Load the frozen trunk's weights; a random trunk would be of no use."""
+    from stages.core.errors import StageError
+    from stages.nets import backbones, bas
+
+    if weights == "none":
+        raise StageError("irn_train.weights cannot be none", "IRN's trunk is frozen", "Set it to seed, imagenet or a file")
+    if weights == "seed":
+        return backbones.fill(trunk, bas.trunk_state(ctx.input("seed_train") / "network.safetensors"), "seed")
+    return backbones.load_weights(trunk, weights)
+
+
+def _optimizer(net: Irn, config: Config) -> torch.optim.Optimizer:
+    """SGD in two groups, one a branch."""
+    import torch
+
+    edge, field = net.branches()
+    groups = [{"params": edge, "lr": config.edge_lr}, {"params": field, "lr": config.displacement_lr}]
+    return torch.optim.SGD(groups, lr=config.edge_lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+class _Step:
+    """One training step: both outputs at stride 4 → the five terms of the affinity and displacement losses."""
+
+    def __init__(self, net: Irn, config: Config, ctx: Context) -> None:
+        self._runtime, self._config = ctx.runtime, config
+        self._model = ctx.runtime.fabric.setup_module(net)
+
+    def __call__(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
+        from stages.formulas import affinity
+
+        images, labels = batch
+        maps = self._model(self._runtime.place(images, self._config.channels_last))
+        quarter = affinity.quarter_labels(self._runtime.place(labels))
+        return affinity.irn_losses(maps.edge_logits.float(), maps.displacement.float(), quarter, self._config.radius)
+
+
+def _centre(net: Irn, samples: tuple[Sample, ...], config: Config, ctx: Context) -> None:
+    """Set the network's constant displacement to the mean over the top-left crops of some images."""
+    import torch
+
+    from stages.data.images import read_image
+    from stages.data.transforms import normalise
+
+    if not samples:
+        return
+    net.eval()
+    net.mean_shift.mean.zero_()
+    total = torch.zeros_like(net.mean_shift.mean)
+    with torch.inference_mode(), ctx.runtime.fabric.autocast(), ctx.track("centring", len(samples)) as meter:
+        for sample in samples:
+            view = normalise(read_image(sample.image)[: config.crop, : config.crop])
+            total += net(ctx.runtime.place(view[None], config.channels_last)).displacement.float().mean((0, 2, 3))
+            meter.advance()
+    net.mean_shift.mean.copy_(total / len(samples))
