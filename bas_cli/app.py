@@ -37,7 +37,10 @@ def open_run(request: Request) -> Run:
     if request.dataset is None and not (folder / "config.yaml").exists():
         raise StageError(f"No run in {folder}", "it holds no config.yaml", "Name a dataset, for example `bas run demo`")
     former = runs.former_data(folder) if request.dataset is not None else {}
-    overrides: dict[str, dict[str, Any]] = {"data": {**former, **request.overrides()["data"]}, "runtime": request.overrides()["runtime"]}
+    overrides: dict[str, dict[str, Any]] = {
+        "data": {**former, **request.overrides()["data"]},
+        "runtime": request.overrides()["runtime"],
+    }
     sections = runs.resolve(name, request.assignments, overrides)
     if request.weights is not None:
         overrides |= options.weights_for(sections, request.weights)
@@ -69,7 +72,16 @@ def _show_status(run: Run, names: list[str], as_json: bool) -> None:
         console.out.print(console.status_table(rows))
 
 
-def _request(dataset: str | None, run: Path | None, data: Path | None, labels: Path | None, assignments: list[str] | None, device: str | None, precision: str | None, weights: str | None) -> Request:
+def _request(
+    dataset: str | None,
+    run: Path | None,
+    data: Path | None,
+    labels: Path | None,
+    assignments: list[str] | None,
+    device: str | None,
+    precision: str | None,
+    weights: str | None,
+) -> Request:
     return Request(dataset, run, data, labels, assignments or [], device, precision, weights)
 
 
@@ -123,7 +135,9 @@ def _stage_command(group: typer.Typer, name: str, stages: list[str]) -> None:
         as_json: options.Json = False,
         quiet: options.Quiet = False,
     ) -> None:
-        perform(_request(dataset, run, data, labels, assignments, device, precision, weights), stages, force, dry_run, as_json, quiet)
+        perform(
+            _request(dataset, run, data, labels, assignments, device, precision, weights), stages, force, dry_run, as_json, quiet
+        )
 
     group.command(name, help="; ".join(PIPELINE[stage] for stage in stages) + ".")(command)
 
@@ -209,5 +223,7 @@ def _our_fault(fault: Exception) -> int:
     if not log.handlers:
         raise fault
     log.exception("unexpected fault")
-    console.error(f"Unexpected {type(fault).__name__}: {fault}. This is a fault of bas; the run's newest file in logs/ has the details.")
+    console.error(
+        f"Unexpected {type(fault).__name__}: {fault}. This is a fault of bas; the run's newest file in logs/ has the details."
+    )
     return 1

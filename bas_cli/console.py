@@ -42,12 +42,20 @@ def document(value: Any) -> None:
 def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Stages with their state, time and reason."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("stage", "left"), ("state", "left"), ("time", "right"), ("outputs", "right"), ("why / first number", "left")):
+    for name, justify in (
+        ("stage", "left"),
+        ("state", "left"),
+        ("time", "right"),
+        ("outputs", "right"),
+        ("why / first number", "left"),
+    ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in rows:
         style = STATE_STYLE[row["state"]]
         seconds = f"{_clock(row['seconds'])}" if row["seconds"] is not None else ""
-        table.add_row(row["name"], f"[{style}]{row['state']}[/]", seconds, str(row["outputs"] or ""), row["why"] or headline(row["metrics"]))
+        table.add_row(
+            row["name"], f"[{style}]{row['state']}[/]", seconds, str(row["outputs"] or ""), row["why"] or headline(row["metrics"])
+        )
     return table
 
 
@@ -109,7 +117,14 @@ class Bars:
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[_Bar]:
         """A bar over TOTAL items, DONE of them there already."""
-        columns = (TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(elapsed_when_finished=True), TextColumn("[dim]{task.fields[values]}[/]"))
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("[dim]{task.fields[values]}[/]"),
+        )
         with Progress(*columns, console=err) as progress:
             yield _Bar(progress, progress.add_task(label, total=total, completed=done, rate="", values=""), done)
 

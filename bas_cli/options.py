@@ -15,14 +15,35 @@ from stages.core.errors import StageError
 RUNS = Path("runs")
 LAST = RUNS / ".last"
 
-Dataset = Annotated[str | None, typer.Argument(help="A shipped configuration (demo, voc, voc_coco_init, voc_small) or a YAML file; left out: that of the run.", show_default=False)]
-RunDir = Annotated[Path | None, typer.Option("--run", help="Run folder (default runs/<dataset>; later commands: $BAS_RUN, else the last run).", show_default=False)]
+Dataset = Annotated[
+    str | None,
+    typer.Argument(
+        help="A shipped configuration (demo, voc, voc_coco_init, voc_small) or a YAML file; left out: that of the run.",
+        show_default=False,
+    ),
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--run", help="Run folder (default runs/<dataset>; later commands: $BAS_RUN, else the last run).", show_default=False
+    ),
+]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of the photographs.", show_default=False)]
-Labels = Annotated[Path | None, typer.Option("--labels", help="File of image-level labels: cls_labels.npy, or lines `id class class …`.", show_default=False)]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="File of image-level labels: cls_labels.npy, or lines `id class class …`.", show_default=False),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.", show_default=False)]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.", show_default=False)]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, 32-true, bf16-mixed or 16-mixed.", show_default=False)]
-Weights = Annotated[str | None, typer.Option("--weights", help="Initial weights: a file, imagenet or none; for every trunk like the seed network's.", show_default=False)]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="Initial weights: a file, imagenet or none; for every trunk like the seed network's.",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Run again what is fresh.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -58,7 +79,9 @@ def weights_for(values: Mapping[str, Any], weights: str) -> dict[str, dict[str, 
     """WEIGHTS for every section whose backbone is the seed network's."""
     source = weights if weights in ("imagenet", "none", "seed") else str(_absolute(Path(weights)))
     trunk = getattr(values["seed_train"], "backbone", None)
-    alike = [name for name, section in values.items() if hasattr(section, "weights") and getattr(section, "backbone", trunk) == trunk]
+    alike = [
+        name for name, section in values.items() if hasattr(section, "weights") and getattr(section, "backbone", trunk) == trunk
+    ]
     return {name: {"weights": source} for name in alike}
 
 
@@ -73,7 +96,9 @@ def run_folder(request: Request) -> Path:
     try:
         return Path(LAST.read_text().strip())
     except OSError:
-        raise StageError("No run is named", "neither --run nor $BAS_RUN nor an earlier run here", "Start one with `bas run demo`") from None
+        raise StageError(
+            "No run is named", "neither --run nor $BAS_RUN nor an earlier run here", "Start one with `bas run demo`"
+        ) from None
 
 
 def remember(folder: Path) -> None:

@@ -23,7 +23,11 @@ def load(name: str) -> dict[str, Any]:
     path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
-        raise StageError(f"Unknown dataset '{name}'", "neither a shipped configuration nor a YAML file", f"Did you mean '{near}'? Shipped: {', '.join(names())}")
+        raise StageError(
+            f"Unknown dataset '{name}'",
+            "neither a shipped configuration nor a YAML file",
+            f"Did you mean '{near}'? Shipped: {', '.join(names())}",
+        )
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

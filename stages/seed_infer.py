@@ -26,9 +26,13 @@ SHOWN = 10  # images on the contact sheet
 class Config(Section):
     """How maps are made and thresholds are found."""
 
-    scales: tuple[float, ...] = Field((1.0, 0.5, 1.5, 2.0), description="Image scales; each is run with its mirror image and summed.")
+    scales: tuple[float, ...] = Field(
+        (1.0, 0.5, 1.5, 2.0), description="Image scales; each is run with its mirror image and summed."
+    )
     thresholds: int = Field(20, description="K, candidates of the image-specific threshold.", ge=2)
-    search: str = Field("score", description="Images whose thresholds are searched: score (the scored list), train (all) or none.")
+    search: str = Field(
+        "score", description="Images whose thresholds are searched: score (the scored list), train (all) or none."
+    )
     fixed: float = Field(0.30, description="The fixed threshold, for every source; also where nothing can be judged.", gt=0, lt=1)
 
 
@@ -40,7 +44,9 @@ def run(config: Config, ctx: Context) -> Outputs:
 
     net = ctx.runtime.place(bas.load(ctx.input("seed_train") / "network.safetensors")[0].eval(), channels_last=True)
     samples = ctx.dataset.split("train")
-    searched = {s.id for s in ctx.dataset.split("score" if config.search == "score" else "train")} if config.search != "none" else set()
+    searched = (
+        {s.id for s in ctx.dataset.split("score" if config.search == "score" else "train")} if config.search != "none" else set()
+    )
 
     def infer(sample: Sample) -> None:
         _infer(net, sample, sample.id in searched, config, ctx)

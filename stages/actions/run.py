@@ -103,7 +103,14 @@ class Report:
 
     def row(self) -> dict[str, Any]:
         """As plain values."""
-        return {"name": self.name, "state": self.state, "why": self.why, "metrics": dict(self.metrics), "seconds": self.seconds, "outputs": self.outputs}
+        return {
+            "name": self.name,
+            "state": self.state,
+            "why": self.why,
+            "metrics": dict(self.metrics),
+            "seconds": self.seconds,
+            "outputs": self.outputs,
+        }
 
 
 class Run:

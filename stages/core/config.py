@@ -53,11 +53,15 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
     path, separator, value = text.partition("=")
     keys = path.strip().split(".")
     if not separator or len(keys) < 2 or not all(keys):
-        raise StageError(f"Cannot read --set {text}", "not of the form section.key=value", "Write for example --set seed_train.epochs=5")
+        raise StageError(
+            f"Cannot read --set {text}", "not of the form section.key=value", "Write for example --set seed_train.epochs=5"
+        )
     try:
         return keys, _number(yaml.safe_load(value))
     except yaml.YAMLError as error:
-        raise StageError(f"Cannot read --set {text}", f"the value is not YAML ({error})".replace("\n", " "), "Quote the value") from None
+        raise StageError(
+            f"Cannot read --set {text}", f"the value is not YAML ({error})".replace("\n", " "), "Quote the value"
+        ) from None
 
 
 def _number(value: Any) -> Any:

@@ -43,7 +43,9 @@ class Runtime:
         if wanted not in ("auto", "cpu", "cuda"):
             raise StageError(f"Unknown device '{wanted}'", "not auto, cpu or cuda", "Use --device auto, cpu or cuda")
         if wanted == "cuda" and not torch.cuda.is_available():
-            raise StageError("Cannot use --device cuda", "torch sees no CUDA GPU here", "Use --device auto or cpu, or check `nvidia-smi`")
+            raise StageError(
+                "Cannot use --device cuda", "torch sees no CUDA GPU here", "Use --device auto or cpu, or check `nvidia-smi`"
+            )
         return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
     @cached_property

@@ -83,7 +83,9 @@ class State:
     why: str
 
 
-def fingerprint(stage: ModuleType, sections: Mapping[str, Section], dataset: Any, run_dir: Path, hashes: HashCache) -> dict[str, Any]:
+def fingerprint(
+    stage: ModuleType, sections: Mapping[str, Section], dataset: Any, run_dir: Path, hashes: HashCache
+) -> dict[str, Any]:
     """Everything that decides a stage's result: settings, inputs' digests, images and labels, initial weights."""
     name = stage.__name__.rsplit(".", 1)[-1]
     config = {key: sections[key].model_dump(mode="json", exclude=NOT_CONTENT) for key in (name, *stage.SHARED)}
@@ -116,7 +118,11 @@ def state(folder: Path, wanted: Mapping[str, Any]) -> State:
         if started is None:
             return State("missing", "not run yet")
         changed = differences(started, wanted)
-        return State("stale", f"interrupted, and since then: {changed[0]}") if changed else State("partial", "interrupted; run again to go on")
+        return (
+            State("stale", f"interrupted, and since then: {changed[0]}")
+            if changed
+            else State("partial", "interrupted; run again to go on")
+        )
     changed = differences(manifest["fingerprint"], wanted)
     if changed:
         return State("stale", changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""))

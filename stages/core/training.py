@@ -155,9 +155,13 @@ class Curves:
         values = {name: float(value.detach()) for name, value in losses.items()}
         for name, value in values.items():
             if not abs(value) < float("inf"):
-                raise StageError(f"Loss '{name}' is {value} at step {step}", "training diverged", "Lower the learning rate and run again")
+                raise StageError(
+                    f"Loss '{name}' is {value} at step {step}", "training diverged", "Lower the learning rate and run again"
+                )
             self._board.add_scalar(name, value, step)
-        self._lines.write(json.dumps({"step": step, "lr_factor": round(factor, 6), **{k: round(v, 6) for k, v in values.items()}}) + "\n")
+        self._lines.write(
+            json.dumps({"step": step, "lr_factor": round(factor, 6), **{k: round(v, 6) for k, v in values.items()}}) + "\n"
+        )
         self._lines.flush()
         return values
 

@@ -78,7 +78,9 @@ def _hash(sample: Sample, hashes: HashCache) -> str:
     try:
         return hashes.of(sample.image)
     except OSError as error:
-        raise StageError(f"Cannot read image {sample.image}", error.strerror or "unreadable", "Replace the file or take it off the list") from error
+        raise StageError(
+            f"Cannot read image {sample.image}", error.strerror or "unreadable", "Replace the file or take it off the list"
+        ) from error
 
 
 @cache
@@ -108,7 +110,9 @@ def open_dataset(config: Config, run_dir: Path) -> Dataset:
         demo.generate(root, **(config.generate or {}))
     elif config.reader == "voc":
         if config.root is None:
-            raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
+            raise StageError(
+                "No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR"
+            )
         root = voc.check_root(Path(config.root))
     else:
         raise StageError(f"Unknown data.reader '{config.reader}'", "not voc or demo", "Use one of them")

@@ -49,7 +49,9 @@ def _class_id(name: str, classes: Sequence[str], path: Path) -> int:
         return classes.index(name)
     if name.isdigit() and int(name) < len(classes):
         return int(name)
-    raise StageError(f"Unknown class '{name}' in {path}", f"not one of the {len(classes)} classes", f"Known: {', '.join(classes[:20])}")
+    raise StageError(
+        f"Unknown class '{name}' in {path}", f"not one of the {len(classes)} classes", f"Known: {', '.join(classes[:20])}"
+    )
 
 
 def _from_xml(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
@@ -68,7 +70,11 @@ def _from_npy(path: Path, classes: Sequence[str]) -> Labels:
     labels: Labels = {}
     for key, row in table.items():
         if len(row) != len(classes):
-            raise StageError(f"Cannot use labels {path}", f"{len(row)} classes a row, the dataset has {len(classes)}", "Give the dataset's own file")
+            raise StageError(
+                f"Cannot use labels {path}",
+                f"{len(row)} classes a row, the dataset has {len(classes)}",
+                "Give the dataset's own file",
+            )
         labels[_id_of(key)] = tuple(int(i) for i in np.flatnonzero(np.asarray(row) > 0))
     return labels
 
@@ -103,4 +109,6 @@ def load_pickled_npy(path: Path) -> Any:
                 raise ValueError("not a pickled dictionary")
             return _ArraysOnly(io.BytesIO(file.read())).load().item()
     except (OSError, ValueError, EOFError, AttributeError, pickle.UnpicklingError, IndexError) as error:
-        raise StageError(f"Cannot read {path}", f"not a safe array file ({error})", "Give an .npy of arrays in a dictionary") from error
+        raise StageError(
+            f"Cannot read {path}", f"not a safe array file ({error})", "Give an .npy of arrays in a dictionary"
+        ) from error

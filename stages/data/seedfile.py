@@ -52,7 +52,9 @@ def read(path: Path) -> Seed:
         thresholds = {k.removeprefix("threshold_"): v for k, v in arrays.items() if k.startswith("threshold_")}
         return Seed(arrays["classes"], (height, width), maps, thresholds)
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise StageError(f"Cannot read seed {path}", str(error).splitlines()[0], "Run `bas seed infer` again with --force") from error
+        raise StageError(
+            f"Cannot read seed {path}", str(error).splitlines()[0], "Run `bas seed infer` again with --force"
+        ) from error
 
 
 def full_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
@@ -71,5 +73,9 @@ def strided_maps(seed: Seed, source: str, device: torch.device | None = None) ->
 
 def _tensors(seed: Seed, source: str, device: torch.device | None) -> list[Tensor]:
     if source not in seed.maps:
-        raise StageError(f"No seeds of source '{source}'", f"this run holds {', '.join(seed.maps)} and their sum", "Set refine.seed to one of them")
+        raise StageError(
+            f"No seeds of source '{source}'",
+            f"this run holds {', '.join(seed.maps)} and their sum",
+            "Set refine.seed to one of them",
+        )
     return [torch.from_numpy(array).to(device) for array in seed.maps[source]]

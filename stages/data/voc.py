@@ -54,7 +54,9 @@ def find_images(root: Path, ids: tuple[str, ...], listed_in: str) -> list[Path]:
     absent = [i for i in ids if i not in present]
     if absent:
         raise StageError(
-            f"List '{listed_in}' names absent images", f"{len(absent)} of {len(ids)} are not in {folder}, first '{absent[0]}'", "Add the files or correct the list"
+            f"List '{listed_in}' names absent images",
+            f"{len(absent)} of {len(ids)} are not in {folder}, first '{absent[0]}'",
+            "Add the files or correct the list",
         )
     return [present[i] for i in ids]
 

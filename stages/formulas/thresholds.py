@@ -41,7 +41,9 @@ def scores(masks: Tensor, score: Tensor, background_logit: Callable[[Tensor], Te
     return background_activation_suppression(score.expand(len(judged)), judged)[where] + area
 
 
-def search(score_map: Tensor, count: int, size: tuple[int, int], score: Tensor, background_logit: Callable[[Tensor], Tensor]) -> float | None:
+def search(
+    score_map: Tensor, count: int, size: tuple[int, int], score: Tensor, background_logit: Callable[[Tensor], Tensor]
+) -> float | None:
     """The threshold of the lowest score for one normalised map (H,W), or None where S ≤ 0 and nothing can be judged.
 
     Of equal scores the middle one is taken: a run of thresholds gives the same mask.

@@ -47,9 +47,7 @@ class TinyResNet(nn.Module):
 
 
 _RESNET = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
-_MOBILE = tuple(
-    tuple(f"features.{i}" for i in range(start, stop)) for start, stop in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19))
-)
+_MOBILE = tuple(tuple(f"features.{i}" for i in range(start, stop)) for start, stop in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19)))
 TRUNKS: dict[str, Trunk] = {
     "resnet18": Trunk(torchvision.models.resnet18, _RESNET, 4, "ResNet18_Weights.IMAGENET1K_V1"),
     "resnet50": Trunk(torchvision.models.resnet50, _RESNET, 4, "ResNet50_Weights.IMAGENET1K_V1"),
@@ -193,13 +191,13 @@ def load_weights(backbone: Backbone, source: str) -> WeightReport:
 def _imagenet(name: str) -> dict[str, Tensor]:
     weights = TRUNKS[name].weights
     if weights is None:
-        raise StageError(f"No ImageNet weights for backbone '{name}'", "torchvision ships none", "Set weights=none or give --weights FILE")
+        raise StageError(
+            f"No ImageNet weights for backbone '{name}'", "torchvision ships none", "Set weights=none or give --weights FILE"
+        )
     try:
         return dict(torchvision.models.get_weight(weights).get_state_dict(progress=True, check_hash=True))
     except OSError as error:
-        raise StageError(
-            f"Cannot fetch torchvision's {weights}", str(error), "Give a local file with --weights FILE"
-        ) from error
+        raise StageError(f"Cannot fetch torchvision's {weights}", str(error), "Give a local file with --weights FILE") from error
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

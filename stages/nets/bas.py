@@ -96,7 +96,9 @@ def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
         net.generator.load_state_dict(_part(tensors, "generator"))
         net.heads()[1].load_state_dict(_part(tensors, "classifier"))
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise StageError(f"Cannot read the seed network {path}", str(error).splitlines()[0], "Run `bas seed train` again") from error
+        raise StageError(
+            f"Cannot read the seed network {path}", str(error).splitlines()[0], "Run `bas seed train` again"
+        ) from error
     return net, backbone
 
 
