@@ -77,7 +77,7 @@ def _absolute(path: Path | None) -> str | None:
 
 def weights_for(values: Mapping[str, Any], weights: str) -> dict[str, dict[str, str]]:
     """WEIGHTS for every section whose backbone is the seed network's."""
-    source = weights if weights in ("imagenet", "none", "seed") else str(_absolute(Path(weights)))
+    source = weights if weights in ("imagenet", "coco", "none", "seed") else str(_absolute(Path(weights)))
     trunk = getattr(values["seed_train"], "backbone", None)
     alike = [
         name for name, section in values.items() if hasattr(section, "weights") and getattr(section, "backbone", trunk) == trunk

@@ -21,12 +21,12 @@ from stages.core.errors import StageError
 
 @dataclass(frozen=True)
 class Trunk:
-    """One row of the table: how to make it, which children form each stage, where F1 ends, torchvision's weights."""
+    """One row of the table: how to make it, which children form each stage, where F1 ends, torchvision's weights by source."""
 
     make: Callable[[], nn.Module]
     cuts: tuple[tuple[str, ...], ...]
     split: int
-    weights: str | None
+    weights: dict[str, str]
 
 
 class TinyResNet(nn.Module):
@@ -49,11 +49,21 @@ class TinyResNet(nn.Module):
 _RESNET = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 _MOBILE = tuple(tuple(f"features.{i}" for i in range(start, stop)) for start, stop in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19)))
 TRUNKS: dict[str, Trunk] = {
-    "resnet18": Trunk(torchvision.models.resnet18, _RESNET, 4, "ResNet18_Weights.IMAGENET1K_V1"),
-    "resnet50": Trunk(torchvision.models.resnet50, _RESNET, 4, "ResNet50_Weights.IMAGENET1K_V1"),
-    "resnet101": Trunk(torchvision.models.resnet101, _RESNET, 4, "ResNet101_Weights.IMAGENET1K_V1"),
-    "mobilenet_v2": Trunk(torchvision.models.mobilenet_v2, _MOBILE, 4, "MobileNet_V2_Weights.IMAGENET1K_V1"),
-    "tiny": Trunk(TinyResNet, (("conv1", "bn1", "relu"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)), 4, None),
+    "resnet18": Trunk(torchvision.models.resnet18, _RESNET, 4, {"imagenet": "ResNet18_Weights.IMAGENET1K_V1"}),
+    "resnet50": Trunk(
+        torchvision.models.resnet50,
+        _RESNET,
+        4,
+        {"imagenet": "ResNet50_Weights.IMAGENET1K_V1", "coco": "DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"},
+    ),
+    "resnet101": Trunk(
+        torchvision.models.resnet101,
+        _RESNET,
+        4,
+        {"imagenet": "ResNet101_Weights.IMAGENET1K_V1", "coco": "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1"},
+    ),
+    "mobilenet_v2": Trunk(torchvision.models.mobilenet_v2, _MOBILE, 4, {"imagenet": "MobileNet_V2_Weights.IMAGENET1K_V1"}),
+    "tiny": Trunk(TinyResNet, (("conv1", "bn1", "relu"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)), 4, {}),
 }
 
 
@@ -153,6 +163,9 @@ def _width(stage: list[nn.Module]) -> int:
     return max(widths) if isinstance(_blocks(stage)[-1], _RESIDUAL) else widths[-1]
 
 
+PUBLISHED = ("imagenet", "coco")
+
+
 @dataclass(frozen=True)
 class WeightReport:
     """What a weight file filled: names that the network misses and names in the file that nothing uses."""
@@ -175,29 +188,28 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def load_weights(backbone: Backbone, source: str) -> WeightReport:
-    """Fill a trunk from SOURCE: "none" (stay random), "imagenet" (torchvision's, fetched by it) or a file.
+    """Fill a trunk from SOURCE: none (stay random), imagenet or coco (torchvision's, fetched by it) or a file.
 
+    "coco" is the trunk of torchvision's DeepLabV3, which was trained on COCO's pixel labels: a result must say so.
     Files are read weights-only. Raises StageError when the file is missing, unreadable or of another network.
     """
     if source == "none":
         return WeightReport("none", 0, tuple(backbone.state_dict()), ())
-    if source == "imagenet":
-        state = _imagenet(backbone.name)
-    else:
-        state = read_state(Path(source))
+    state = _published(backbone.name, source) if source in PUBLISHED else read_state(Path(source))
     return fill(backbone, state, source)
 
 
-def _imagenet(name: str) -> dict[str, Tensor]:
-    weights = TRUNKS[name].weights
+def _published(name: str, source: str) -> dict[str, Tensor]:
+    weights = TRUNKS[name].weights.get(source)
     if weights is None:
         raise StageError(
-            f"No ImageNet weights for backbone '{name}'", "torchvision ships none", "Set weights=none or give --weights FILE"
+            f"No {source} weights for backbone '{name}'", "torchvision ships none", "Set weights=none or give --weights FILE"
         )
     try:
-        return dict(torchvision.models.get_weight(weights).get_state_dict(progress=True, check_hash=True))
+        state = torchvision.models.get_weight(weights).get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise StageError(f"Cannot fetch torchvision's {weights}", str(error), "Give a local file with --weights FILE") from error
+    return {key.removeprefix("backbone."): value for key, value in state.items()}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
