@@ -1,275 +1,69 @@
-"""Generated images with known masks: animals whose class shows in the face and hardly in the coat.
-
-Writes a folder in the layout of the VOC devkit, so the same reader serves both:
+"""The demo dataset: generated scenes with known masks, in the layout of the VOC devkit so that one reader serves both.
 
     JPEGImages/*.png  SegmentationClass/*.png  SegmentationObject/*.png  ImageSets/Segmentation/{train,val}.txt
     image_labels.txt (id and class names, a line an image)  classes.txt (a name a line, background first)
 
-The scene is made for the case that BAS exists for. A face tells its class at a glance. A coat is patched from the
-colours of all classes and its own class is merely the most frequent, so a few pixels of it decide nothing and the whole
-of it does. Boulders carry patches of every class alike and belong to none, so fur alone is no object. Coats are warm and
-backgrounds cool: edges are plain to a CRF while the class behind them is not.
+What the scenes show, and why, is told in `stages.data.scenes`. Nothing heavy is imported while the dataset is there.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-Array = NDArray[np.float32]
+from stages.core.files import write_atomic, write_text
 
 CLASSES = ("background", "zebra", "leopard", "fox", "panda", "mandrill")
-_COATS = np.array(
-    [(196, 178, 168), (206, 168, 92), (196, 104, 58), (112, 80, 66), (158, 96, 120)], np.float32
-)  # the colour that is most frequent in each class's coat
-_GROUNDS = np.array([(70, 122, 62), (58, 116, 128), (92, 112, 152), (44, 88, 66), (132, 172, 186)], np.float32)
-_OWN = 0.8  # share of a coat's patches in its class's two colours; the others share the rest
-_PATCH = 8.0  # side of a patch of coat, in pixels of an 80-pixel image
-_AWAY = 0.3  # share of the animals that look away
-_SHORT, _LONG = 32, 56  # lengths of animals, in pixels of an 80-pixel image
+FOLDERS = ("JPEGImages", "SegmentationClass", "SegmentationObject")
 
 
-@dataclass(frozen=True)
-class Animal:
-    """One figure of a scene: `kind` is its class id, 0 for a boulder. Lengths and places in pixels, angle in radians."""
+def generate(root: Path, train: int = 1000, val: int = 300, size: int = 80, seed: int = 0) -> Path:
+    """Write a dataset of TRAIN + VAL square scenes of SIZE pixels under ROOT and return ROOT.
 
-    kind: int
-    x: float
-    y: float
-    length: float
-    height: float
-    angle: float
-    facing: int
-
-
-def generate(root: Path, train: int, val: int, size: int = 80, seed: int = 0) -> Path:
-    """Write a dataset of `train` + `val` square images of `size` pixels under `root` and return `root`.
-
-    Every image depends on `seed` and its own number alone. Images that are there already are kept, the marker is
-    written last, and a second call with the same numbers returns at once.
+    Every scene depends on SEED and its own number alone. Scenes that are there already are kept, the marker is written
+    last, and a second call with the same numbers returns at once.
     """
-    marker = root / "generated.txt"
-    recipe = f"version 1 train {train} val {val} size {size} seed {seed}\n"
-    if marker.is_file() and marker.read_text() == recipe:
+    recipe = f"version 1, train {train}, val {val}, size {size}, seed {seed}\n"
+    done, begun = root / "generated.txt", root / "generating.txt"
+    if _says(done, recipe):
         return root
-    fresh = _start(root, recipe)
+    keep = _says(begun, recipe)  # else whatever lies here is another recipe's
+    if not keep:
+        done.unlink(missing_ok=True)
+        write_text(begun, recipe)
     names = [f"demo_{index:05d}" for index in range(train + val)]
-    labels = [_write_scene(root, name, index, size, seed, fresh) for index, name in enumerate(names)]
-    _write_lists(root, names, labels, train)
-    _write_text(marker, recipe)
+    labels = [_write_scene(root, name, size, seed, index, keep) for index, name in enumerate(names)]
+    lists = root / "ImageSets" / "Segmentation"
+    write_text(lists / "train.txt", _lines(names[:train]))
+    write_text(lists / "val.txt", _lines(names[train:]))
+    write_text(root / "image_labels.txt", _lines([f"{n} {label}" for n, label in zip(names, labels, strict=True)]))
+    write_text(root / "classes.txt", _lines(CLASSES))
+    write_text(done, recipe)
     return root
 
 
-def scene(size: int, seed: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Image (size,size,3), class ids (size,size) and instance numbers (size,size) of picture `index`."""
-    rng = np.random.default_rng((seed, index))
-    figures = _place(rng, size)
-    image = _ground(rng, size)
-    classes, instances = np.zeros((2, size, size), np.uint8)
-    for figure in figures:
-        image, shape = _draw(rng, image, figure)
-        if figure.kind:
-            classes[shape] = figure.kind
-            instances[shape] = instances.max() + 1
-    grain = rng.normal(0, 5, image.shape)
-    return np.clip(image + grain, 0, 255).astype(np.uint8), classes, instances
+def _says(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text() == text
 
 
-def _place(rng: np.random.Generator, size: int) -> list[Animal]:
-    """One to three animals and one or two boulders that keep clear of each other."""
-    unit = size / 80
-    animals = int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))
-    kinds = [int(k) for k in rng.choice(np.arange(1, len(CLASSES)), animals, replace=False)]
-    kinds += [0] * int(rng.integers(1, 3))
-    figures: list[Animal] = []
-    for kind in kinds:
-        for attempt in range(60):
-            length = rng.uniform(_SHORT, _LONG) * unit * 0.985**attempt * (0.7 if kind == 0 else 1)
-            figure = Animal(
-                kind,
-                *rng.uniform(0.42 * length, size - 0.42 * length, 2),
-                length,
-                length * rng.uniform(0.42, 0.6),
-                rng.uniform(-0.5, 0.5),
-                int(rng.choice([-1, 1])),
-            )
-            if all(_apart(figure, other) for other in figures):
-                figures.append(figure)
-                break
-    return figures
+def _lines(items: Sequence[str]) -> str:
+    return "".join(f"{item}\n" for item in items)
 
 
-def _apart(a: Animal, b: Animal) -> bool:
-    """Whether two figures leave ground between them (each taken as a disc a little smaller than its length)."""
-    return np.hypot(a.x - b.x, 1.25 * (a.y - b.y)) > 0.56 * (a.length + b.length)
+def _write_scene(root: Path, name: str, size: int, seed: int, index: int, keep: bool) -> str:
+    """Write image, class mask and instance mask of one scene unless KEEP finds them; return its class names."""
+    import numpy as np
+    from PIL import Image
 
+    from stages.data.images import read_mask, write_mask
+    from stages.data.scenes import scene
 
-def _ground(rng: np.random.Generator, size: int) -> Array:
-    """A cool, textured background (size,size,3): two hues in broad swathes, and blades or ripples over them."""
-    first, second = _GROUNDS[rng.choice(len(_GROUNDS), 2, replace=False)]
-    swathe = _smooth(rng, size, 4)[..., None]
-    image = first * swathe + (0.6 * first + 0.4 * second) * (1 - swathe)
-    rows, columns = np.mgrid[:size, :size] * (80 / size)
-    angle, wave = rng.uniform(0, np.pi), rng.uniform(0.6, 1.4)
-    ripple = np.sin(wave * (np.cos(angle) * columns + np.sin(angle) * rows) + 5 * _smooth(rng, size, 7))
-    blades = rng.normal(0, 1, (size, size))
-    return (image + 9 * ripple[..., None] + 7 * blades[..., None]).astype(np.float32)
-
-
-def _smooth(rng: np.random.Generator, size: int, cells: int) -> Array:
-    """Soft noise in 0..1 (size,size): `cells` random knots a side, joined by cosine ramps."""
-    knots = rng.random((cells + 1, cells + 1))
-    place = np.linspace(0, cells - 1e-6, size)
-    low = place.astype(int)
-    ramp = (1 - np.cos(np.pi * (place - low))) / 2
-    rows = knots[low] * (1 - ramp)[:, None] + knots[low + 1] * ramp[:, None]
-    return (rows[:, low] * (1 - ramp) + rows[:, low + 1] * ramp).astype(np.float32)
-
-
-def _draw(rng: np.random.Generator, image: Array, figure: Animal) -> tuple[Array, NDArray[np.bool_]]:
-    """Paint a figure over the image; return the new image and the figure's visible pixels (size,size)."""
-    along, up = _axes(image.shape[0], figure)
-    coat = _coat(rng, image.shape[0], figure)
-    if figure.kind == 0:
-        distance = _boulder(rng, along, up)
-        image = _blend(image, coat, distance, figure.length)
-        return image, distance < 0
-    body = _body(rng, along, up, figure.height / figure.length)
-    image = _blend(image, coat, body, figure.length)
-    s, t = along - 0.36, up - 0.22
-    radius = 0.17
-    head = np.hypot(s, t) - radius
-    ears = np.minimum(np.hypot(s - 0.11, t - 0.15), np.hypot(s + 0.11, t - 0.15)) - 0.055
-    head = np.minimum(head, ears)
-    away = rng.random() < _AWAY
-    image = _blend(image, coat * 0.85 if away else _face(figure.kind, s / radius, t / radius), head, figure.length)
-    return image, np.minimum(body, head) < 0
-
-
-def _axes(size: int, figure: Animal) -> tuple[Array, Array]:
-    """Coordinates (size,size) along and above a figure, in its lengths: the head is at along > 0, up > 0."""
-    rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    dx, dy = (columns - figure.x) * figure.facing, rows - figure.y
-    cos, sin = np.cos(figure.angle), np.sin(figure.angle)
-    return (dx * cos + dy * sin) / figure.length, (dx * sin - dy * cos) / figure.length
-
-
-def _body(rng: np.random.Generator, along: Array, up: Array, ratio: float) -> Array:
-    """Signed distance (lengths) to trunk, legs and tail."""
-    trunk = (np.hypot(along + 0.06, (up - 0.02) / ratio * 0.8) - 0.38) * ratio
-    parts = [trunk]
-    for foot in (-0.36, -0.22, 0.1, 0.24):
-        parts.append(_segment(along, up, (foot * 0.9, -0.1), (foot + rng.uniform(-0.08, 0.08), -0.42), 0.055))
-    parts.append(_segment(along, up, (-0.38, 0.06), (-0.54, rng.uniform(-0.1, 0.3)), 0.04))
-    return np.minimum.reduce(parts)
-
-
-def _segment(x: Array, y: Array, start: Sequence[float], end: Sequence[float], radius: float) -> Array:
-    """Signed distance to a rounded stroke from `start` to `end`."""
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    t = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy), 0, 1)
-    return np.hypot(x - start[0] - t * dx, y - start[1] - t * dy) - radius
-
-
-def _boulder(rng: np.random.Generator, along: Array, up: Array) -> Array:
-    """Signed distance (lengths) to a lump of three overlapping discs."""
-    discs = [np.hypot(along - rng.uniform(-0.2, 0.2), up - rng.uniform(-0.12, 0.12)) - rng.uniform(0.2, 0.3)
-             for _ in range(3)]
-    return np.minimum.reduce(discs)
-
-
-def _coat(rng: np.random.Generator, size: int, figure: Animal) -> Array:
-    """Patched fur (size,size,3): cells in the colours of all classes, most often the own class's (none for boulders)."""
-    step = _PATCH * size / 80
-    count = max(4, int((1.3 * figure.length / step) ** 2))
-    reach = 0.65 * figure.length
-    spots = np.array([figure.x, figure.y]) + rng.uniform(-reach, reach, (count, 2))
-    share = np.full(len(_COATS), 1 / len(_COATS))
-    if figure.kind:
-        share[:] = (1 - _OWN) / (len(_COATS) - 2)
-        share[[figure.kind - 1, figure.kind % len(_COATS)]] = _OWN / 2
-    colours = _COATS[rng.choice(len(_COATS), count, p=share)]
-    rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    distance = (columns[..., None] - spots[:, 0]) ** 2 + (rows[..., None] - spots[:, 1]) ** 2
-    coat = colours[distance.argmin(-1)]
-    hair = rng.normal(0, 12, (size, size, 1))
-    return (coat * rng.uniform(0.9, 1.1) + hair).astype(np.float32)
-
-
-def _face(kind: int, x: Array, y: Array) -> Array:
-    """The face of a class (size,size,3) in head radii around its centre: the one place that tells the class at once."""
-    black, white = np.array((24, 22, 26), np.float32), np.array((244, 242, 236), np.float32)
-    radius = np.hypot(x, y)
-    eyes = np.hypot(np.abs(x) - 0.42, y - 0.2) < 0.3
-    base, ink, marks = (
-        (white, black, np.sin(7.5 * x) > 0.1),
-        (np.array((240, 196, 40), np.float32), black, np.sin(7 * x) * np.sin(7 * y) > 0.3),
-        (np.array((232, 92, 20), np.float32), white, y < -0.15),
-        (white, black, eyes | (radius > 1.05)),
-        (np.array((40, 90, 230), np.float32), np.array((226, 30, 40), np.float32), np.abs(x) < 0.3),
-    )[kind - 1]
-    return np.where(marks[..., None], ink, base)
-
-
-def _blend(image: Array, paint: Array, distance: Array, length: float) -> Array:
-    """Paint where `distance` (lengths) is negative, with an edge one pixel soft."""
-    cover = np.clip(0.5 - distance * length, 0, 1)[..., None]
-    return image * (1 - cover) + paint * cover
-
-
-def _start(root: Path, recipe: str) -> bool:
-    """Make the folders and note the recipe under way; whether files from another recipe must be written over."""
-    for folder in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    begun = root / "generating.txt"
-    fresh = not begun.is_file() or begun.read_text() != recipe
-    if fresh:
-        (root / "generated.txt").unlink(missing_ok=True)
-        _write_text(begun, recipe)
-    return fresh
-
-
-def _write_scene(root: Path, name: str, index: int, size: int, seed: int, fresh: bool) -> str:
-    """Write the three pictures of one scene unless they are there; return the names of its classes."""
-    image, classes, instances = scene(size, seed, index)
-    if fresh or not (root / "JPEGImages" / f"{name}.png").is_file():
-        _save(root / "SegmentationClass" / f"{name}.png", classes, palette=True)
-        _save(root / "SegmentationObject" / f"{name}.png", instances, palette=True)
-        _save(root / "JPEGImages" / f"{name}.png", image, palette=False)
+    image_path, class_path, object_path = (root / folder / f"{name}.png" for folder in FOLDERS)
+    if keep and image_path.is_file():
+        classes = read_mask(class_path)
+    else:
+        image, classes, instances = scene(size, seed, index)
+        write_atomic(class_path, lambda path: write_mask(path, classes))
+        write_atomic(object_path, lambda path: write_mask(path, instances))
+        write_atomic(image_path, lambda path: Image.fromarray(image).save(path))  # last: its presence means all three
     return " ".join(CLASSES[k] for k in np.unique(classes) if k)
-
-
-def _save(path: Path, pixels: NDArray[np.uint8], palette: bool) -> None:
-    picture = Image.fromarray(pixels)
-    if palette:
-        picture.putpalette(_voc_palette())
-    temporary = path.with_suffix(".tmp")
-    picture.save(temporary, format="PNG")
-    os.replace(temporary, path)
-
-
-def _voc_palette() -> list[int]:
-    """The VOC palette: the bits of an id spread over red, green and blue, highest first."""
-    ids = np.arange(256)
-    return [int(sum(((i >> (3 * b + c)) & 1) << (7 - b) for b in range(8))) for i in ids for c in range(3)]
-
-
-def _write_lists(root: Path, names: list[str], labels: list[str], train: int) -> None:
-    lists = root / "ImageSets" / "Segmentation"
-    _write_text(lists / "train.txt", "".join(f"{name}\n" for name in names[:train]))
-    _write_text(lists / "val.txt", "".join(f"{name}\n" for name in names[train:]))
-    pairs = zip(names, labels, strict=True)
-    _write_text(root / "image_labels.txt", "".join(f"{name} {label}\n" for name, label in pairs))
-    _write_text(root / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
