@@ -21,7 +21,7 @@ def rescale(image: Array, labels: Array, factor: float) -> tuple[Array, Array]:
     """Both resized by FACTOR: the image bicubic, the labels (H,W) by nearest neighbour."""
     height, width = (max(round(side * factor), 1) for side in labels.shape)
     nearest = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
-    return resize(image, height, width), np.asarray(nearest)
+    return resize(image, height, width), np.array(nearest)
 
 
 def crop_with_padding(image: Tensor, labels: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,230 @@
+"""The three refinement stages on a few generated images: labels, training, masks; and what an interruption costs."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stages import irn_labels, irn_masks, irn_train
+from stages.core import training
+from stages.core.errors import StageError
+from stages.core.runtime import Config as RuntimeConfig
+from stages.core.runtime import Runtime
+from stages.core.stage import Context
+from stages.data import dataset as datasets
+from stages.data import demo, seedfile, views
+from stages.data.images import read_mask
+from stages.formulas import metrics
+from stages.nets import backbones, bas
+
+TRAIN = irn_train.Config(backbone="tiny", weights="seed", crop=80, batch=2, epochs=4, radius=5, centre_images=2)
+
+
+class Counter:
+    """A progress display that counts, and stops the work after a number of advances, as Ctrl-C would."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.advances, self._stop_after = 0, stop_after
+
+    @contextmanager
+    def track(self, label: str, total: int, done: int = 0) -> Iterator[Counter]:
+        yield self
+
+    def advance(self, steps: int = 1, **values: float) -> None:
+        self.advances += 1
+        if self.advances == self._stop_after:
+            raise KeyboardInterrupt
+
+
+def context(folder: Path, stage: str, reporter: Any = None, workers: int = 0) -> Context:
+    root = demo.generate(folder / "data", 6, 1)
+    data = datasets.open_dataset(datasets.Config(reader="voc", root=str(root), train="train"), folder)
+    shared = {"refine": SimpleNamespace(seed="bas", power=1.0), "eval": SimpleNamespace(subset=None)}
+    runtime = Runtime(RuntimeConfig(device="cpu", precision="32-true", workers=workers))
+    return Context(folder, stage, data, shared, runtime, reporter or Counter(), logging.getLogger("test"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose seed network is random and whose seeds are blurred, shrunken true masks."""
+    folder = tmp_path_factory.mktemp("run")
+    ctx = context(folder, "irn_labels")
+    (folder / "seed_train").mkdir()
+    torch.manual_seed(0)
+    trunk = backbones.build("tiny")
+    bas.save(bas.assemble(trunk, 5), trunk, 5, folder / "seed_train" / "network.safetensors")
+    for sample in ctx.dataset.split("train"):
+        mask = torch.from_numpy(read_mask(ctx.dataset.mask(sample)))
+        planes = torch.stack([(mask == index + 1).float() for index in sample.labels])
+        blurred = torch.nn.functional.avg_pool2d(planes, 8) ** 2
+        maps = {"bas": [blurred.half().numpy()], "cam": [blurred.half().numpy()]}
+        seed = seedfile.Seed(np.array(sample.labels), (80, 80), maps)
+        seedfile.write(folder / "seed_infer" / "seeds" / f"{sample.id}.npz", seed)
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared run."""
+    return shutil.copytree(prepared, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def labelled(prepared: Path) -> Path:
+    """The prepared run with its affinity labels."""
+    pytest.importorskip("pydensecrf")
+    irn_labels.run(irn_labels.Config(), context(prepared, "irn_labels"))
+    return prepared
+
+
+def test_labels_hold_present_classes_background_and_void(labelled: Path) -> None:
+    ctx = context(labelled, "irn_labels")
+    for sample in ctx.dataset.split("train"):
+        labels = read_mask(irn_labels.label_path(ctx.out, sample.id))
+        assert labels.shape == (80, 80)
+        assert set(np.unique(labels)) <= {0, 255, *(index + 1 for index in sample.labels)}
+        truth = read_mask(ctx.dataset.mask(sample))
+        sure = labels != 255
+        assert (labels[sure] == truth[sure]).mean() > 0.8
+    assert (ctx.out / "labels.png").is_file()
+
+
+def test_labels_do_not_depend_on_the_number_of_workers(labelled: Path, folder: Path) -> None:
+    shutil.rmtree(folder / "irn_labels", ignore_errors=True)
+    outputs = irn_labels.run(irn_labels.Config(), context(folder, "irn_labels", workers=2))
+    names = [file for file in outputs.files if file.suffix == ".png"]
+    assert len(names) == 7
+    for name in names:
+        assert (folder / "irn_labels" / name).read_bytes() == (labelled / "irn_labels" / name).read_bytes()
+
+
+def test_only_missing_labels_are_made(labelled: Path, folder: Path) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    files = sorted((folder / "irn_labels" / "labels").glob("*.png"))
+    stamps = {file: file.stat().st_mtime_ns for file in files[1:]}
+    content = files[0].read_bytes()
+    files[0].unlink()
+    irn_labels.run(irn_labels.Config(), context(folder, "irn_labels"))
+    assert files[0].read_bytes() == content
+    assert {file: file.stat().st_mtime_ns for file in files[1:]} == stamps
+
+
+def test_a_class_without_confident_pixels_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("pydensecrf")
+    ctx = context(folder, "irn_labels")
+    shutil.rmtree(ctx.out, ignore_errors=True)
+    lost = ctx.dataset.split("train")[0].labels[0]
+    for path in (folder / "seed_infer" / "seeds").glob("*.npz"):
+        seed = seedfile.read(path)
+        kept = (seed.classes != lost)[:, None, None]
+        maps = {source: [scale * kept for scale in scales] for source, scales in seed.maps.items()}
+        seedfile.write(path, seedfile.Seed(seed.classes, seed.size, maps))
+    with caplog.at_level(logging.WARNING):
+        outputs = irn_labels.run(irn_labels.Config(), ctx)
+    assert f"no confident pixel of {ctx.dataset.classes[lost]}" in caplog.text
+    assert outputs.notes["classes_without_confident_pixels"] == [ctx.dataset.classes[lost]]
+    assert sum(outputs.metrics.values()) == pytest.approx(100, abs=0.05)
+
+
+def test_image_specific_levels_move_with_the_threshold() -> None:
+    config = irn_labels.Config(levels="image-specific", fg_offset=0.1, bg_offset=0.2)
+    job = irn_labels.Job(config, "bas", Path(), Path())
+    maps = {"bas": [np.linspace(0, 1, 256, dtype=np.float16).reshape(1, 16, 16)]}
+    shares = []
+    for threshold in (0.3, 0.6):
+        seed = seedfile.Seed(np.array([2]), (256, 256), maps, {"bas": np.array([threshold], np.float32)})
+        shares.append([float((labels > 0).float().mean()) for labels in job.hard(seed)])
+    np.testing.assert_allclose(shares, [[0.6, 0.9], [0.3, 0.6]], atol=0.04)
+
+
+def test_an_interrupted_training_ends_with_the_same_bits(labelled: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    whole = context(folder, "irn_train")
+    outputs = irn_train.run(TRAIN, whole)
+    expected = (whole.out / "network.safetensors").read_bytes()
+    assert outputs.metrics["train/loss/total"] > 0
+    shutil.rmtree(whole.out)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        irn_train.run(TRAIN, context(folder, "irn_train", Counter(stop_after=2)))
+    assert not (whole.out / "network.safetensors").exists()
+    assert torch.load(whole.out / "state.pth", weights_only=True)["step"] < 12
+    irn_train.run(TRAIN, whole)
+    assert (whole.out / "network.safetensors").read_bytes() == expected
+
+
+def test_training_and_masks_without_any_true_mask(labelled: Path, folder: Path) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    context(folder, "irn_train")
+    shutil.rmtree(folder / "data" / "SegmentationClass")
+    irn_train.run(TRAIN, context(folder, "irn_train"))
+    outputs = irn_masks.run(irn_masks.Config(), context(folder, "irn_masks"))
+    assert outputs.metrics == {}
+    assert len(list((folder / "irn_masks" / "masks").glob("*.png"))) == 6
+
+
+def test_scores_are_those_of_the_masks_on_disk(labelled: Path, folder: Path) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    irn_train.run(TRAIN, context(folder, "irn_train"))
+    ctx = context(folder, "irn_masks")
+    outputs = irn_masks.run(irn_masks.Config(exp_times=2), ctx)
+    matrix = np.zeros((6, 6), np.int64)
+    for sample in ctx.dataset.split("train"):
+        mask = read_mask(irn_masks.mask_path(ctx.out, sample.id))
+        assert set(np.unique(mask)) <= {0, *(index + 1 for index in sample.labels)}
+        matrix += metrics.confusion(read_mask(ctx.dataset.mask(sample)), mask, 6)
+    assert outputs.metrics["train/masks/fixed/mIoU"] == round(100 * metrics.miou(matrix), 2)
+    assert outputs.metrics["train/masks/fixed/threshold"] == 0.22
+    assert outputs.metrics["train/masks/oracle/mIoU"] >= outputs.metrics["train/masks/fixed/mIoU"]
+    assert set(outputs.classes) == {"train/masks/oracle/mIoU", "train/masks/fixed/mIoU"}
+    assert (ctx.out / "masks.png").is_file()
+
+
+def test_masks_go_on_after_an_interruption(labelled: Path, folder: Path) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    irn_train.run(TRAIN, context(folder, "irn_train"))
+    ctx = context(folder, "irn_masks", Counter(stop_after=3))
+    with pytest.raises(KeyboardInterrupt):
+        irn_masks.run(irn_masks.Config(), ctx)
+    made = {file: file.stat().st_mtime_ns for file in (ctx.out / "masks").glob("*.png")}
+    assert len(made) == 3
+    again = irn_masks.run(irn_masks.Config(), context(folder, "irn_masks"))
+    assert {file: file.stat().st_mtime_ns for file in made} == made
+    assert len([file for file in again.files if file.parent.name == "masks"]) == 6
+
+
+def test_settings_that_cannot_work_are_refused(folder: Path) -> None:
+    with pytest.raises(StageError, match="crop 64 is too small"):
+        irn_train.run(irn_train.Config(crop=64, radius=10), context(folder, "irn_train"))
+    with pytest.raises(StageError, match="is no range"):
+        irn_train.run(irn_train.Config(scales=(1.5, 0.5)), context(folder, "irn_train"))
+    with pytest.raises(StageError, match="weights cannot be none"):
+        irn_train.run(irn_train.Config(backbone="tiny", weights="none"), context(folder, "irn_train"))
+
+
+def test_a_small_image_is_padded_with_mean_colour_and_void() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, labels = torch.ones(3, 4, 9), torch.ones(4, 9, dtype=torch.uint8)
+    out, marks = views.crop_with_padding(image, labels, 6, generator)
+    assert out.shape == (3, 6, 6)
+    assert (out[0] == 1).sum() == 24
+    assert torch.equal(out[0] == 1, marks == 1)
+    assert (marks == 255).sum() == 12
+
+
+def test_image_and_labels_are_rescaled_alike() -> None:
+    image = np.zeros((10, 20, 3), np.uint8)
+    image[:, 10:] = 255
+    labels = (image[..., 0] > 0).astype(np.uint8)
+    bigger, marks = views.rescale(image, labels, 1.5)
+    assert bigger.shape == (15, 30, 3)
+    np.testing.assert_array_equal(bigger[..., 0] > 127, marks == 1)
