@@ -16,7 +16,7 @@ from stages import PIPELINE, __version__
 from stages.core.errors import StageError
 
 if TYPE_CHECKING:
-    from stages.actions.run import Report, Run
+    from stages.actions.run import Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.info.help = "Background activation suppression: from image-level labels to a segmentation network.\n\nStart with [bold]bas run demo[/], then [bold]bas run voc_small --data DIR[/]."

@@ -62,9 +62,8 @@ def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def headline(metrics: Mapping[str, float]) -> str:
     """The number that tells most about a stage."""
     scores = {key: value for key, value in metrics.items() if "mIoU" in key.rpartition("/")[2]}
-    chosen = scores or metrics
-    key = next(reversed(chosen), None)
-    return f"{key} {chosen[key]:.4g}" if key is not None else ""
+    chosen = list((scores or metrics).items())
+    return f"{chosen[-1][0]} {chosen[-1][1]:.4g}" if chosen else ""
 
 
 def _clock(seconds: float) -> str:

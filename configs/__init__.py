@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from stages.core.config import read_yaml
 from stages.core.errors import StageError
 
 FOLDER = Path(__file__).parent
@@ -18,8 +19,6 @@ def names() -> list[str]:
 
 def load(name: str) -> dict[str, Any]:
     """Read the shipped configuration NAME or the YAML file at that path, as plain values. Raises StageError."""
-    import yaml
-
     path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
@@ -29,9 +28,10 @@ def load(name: str) -> dict[str, Any]:
             f"Did you mean '{near}'? Shipped: {', '.join(names())}",
         )
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StageError(f"Cannot read configuration {path}", " ".join(str(error).split())[:160], "Correct the YAML") from error
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"Cannot read configuration {path}", str(error), "Correct the YAML") from error
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise StageError(f"Cannot read configuration {path}", "it is not a table of sections", "Write section: {key: value}")
     return values

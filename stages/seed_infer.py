@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stages.core.config import Field, Section
 from stages.core.stage import Context, Outputs
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from stages.data.dataset import Sample
     from stages.data.images import Array
+    from stages.data.scoring import Scores
     from stages.data.seedfile import Seed
     from stages.nets.bas import BasNet
 
@@ -27,10 +28,10 @@ class Config(Section):
     """How maps are made and thresholds are found."""
 
     scales: tuple[float, ...] = Field(
-        (1.0, 0.5, 1.5, 2.0), description="Image scales; each is run with its mirror image and summed."
+        (1.0, 0.5, 1.5, 2.0), min_length=1, description="Image scales; each is run with its mirror image and summed."
     )
     thresholds: int = Field(20, description="K, candidates of the image-specific threshold.", ge=2)
-    search: str = Field(
+    search: Literal["score", "train", "none"] = Field(
         "score", description="Images whose thresholds are searched: score (the scored list), train (all) or none."
     )
     fixed: float = Field(0.30, description="The fixed threshold, for every source; also where nothing can be judged.", gt=0, lt=1)
@@ -39,21 +40,17 @@ class Config(Section):
 def run(config: Config, ctx: Context) -> Outputs:
     """Write one seed file an image, then score them where true masks are there."""
     from stages.core import sharding
-    from stages.data import scoring
     from stages.nets import bas
 
     net = ctx.runtime.place(bas.load(ctx.input("seed_train") / "network.safetensors")[0].eval(), channels_last=True)
     samples = ctx.dataset.split("train")
-    searched = (
-        {s.id for s in ctx.dataset.split("score" if config.search == "score" else "train")} if config.search != "none" else set()
-    )
+    searched = {s.id for s in ctx.dataset.split(config.search)} if config.search != "none" else set()
 
     def infer(sample: Sample) -> None:
         _infer(net, sample, sample.id in searched, config, ctx)
 
     sharding.each(samples, lambda s: seed_path(ctx.out, s.id), infer, "maps", ctx)
-    scores = scoring.Scores()
-    _score(config, ctx, scores)
+    scores = score(config, ctx)
     _sheet(config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
     files = [seed_path(Path(), s.id) for s in samples]
     return Outputs([*files, Path("seeds.png")], scores.metrics, scores.classes, {"images": len(samples)})
@@ -93,7 +90,8 @@ def _scale_maps(net: BasNet, image: Array, scale: float, labels: tuple[int, ...]
     from stages.data.transforms import normalise
     from stages.formulas import seeds
 
-    view = normalise(resize(image, *seeds.scaled_size(*image.shape[:2], scale)))
+    height, width = seeds.scaled_size(image.shape[0], image.shape[1], scale)
+    view = normalise(resize(image, height, width))
     out = net(ctx.runtime.place(torch.stack([view, view.flip(-1)]), channels_last=True))
     present = list(labels)
     foreground = seeds.add_mirrored(out.foreground[:, present].float())
@@ -125,15 +123,16 @@ def _thresholds(net: BasNet, image: Array, seed: Seed, config: Config, ctx: Cont
     return found
 
 
-def _score(config: Config, ctx: Context, scores: Any) -> None:
-    """mIoU of every source with every kind of threshold, on the scored list."""
+def score(config: Config, ctx: Context) -> Scores:
+    """mIoU of every source with every kind of threshold, on the scored list; nothing where true masks are missing."""
     from stages.data import scoring, seedfile
     from stages.formulas import seeds
 
+    scores = scoring.Scores()
     pairs = scoring.with_truth(ctx.dataset, "score")
     if pairs is None:
         ctx.log.info("seed_infer: no true masks, nothing is scored")
-        return
+        return scores
     subsets = ctx.shared["eval"].subset or {}
     counts = {source: scoring.MapScores(ctx.dataset, subsets, config.fixed) for source in seedfile.SOURCES}
     with ctx.track("scoring seeds", len(pairs)) as meter:
@@ -147,6 +146,7 @@ def _score(config: Config, ctx: Context, scores: Any) -> None:
             meter.advance()
     for source, count in counts.items():
         count.enter(scores, f"train/{source}")
+    return scores
 
 
 def _sheet(config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:

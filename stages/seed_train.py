@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.core.config import Field, Section
+from stages.core.errors import StageError
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     from stages.data.transforms import LabelledImages
     from stages.nets import backbones, bas
 
+    _check(config)
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
     classes = len(ctx.dataset.classes)
     with torch.random.fork_rng():
@@ -71,8 +73,23 @@ def run(config: Config, ctx: Context) -> Outputs:
     curves = training.plot_curves(ctx.out)
     last = training.read_curves(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/loss/{name}": last[name] for name in ("mcls", "frg", "ac", "bas", "total") if name in last}
-    notes = {"images": len(samples), "steps": steps, "labels": ctx.dataset.label_source, "weights": report.line()}
+    notes = {
+        "images": len(samples),
+        "unlabelled": len(ctx.dataset.unlabelled),
+        "steps": steps,
+        "labels": ctx.dataset.label_source,
+        "weights": report.line(),
+    }
     return Outputs([Path("network.safetensors"), curves], metrics, notes=notes)
+
+
+def _check(config: Config) -> None:
+    if config.crop > config.resize:
+        raise StageError(
+            f"Bad value for seed_train.crop: {config.crop}",
+            f"images are warped to seed_train.resize = {config.resize} pixels",
+            "Set crop to resize or less",
+        )
 
 
 def _optimizer(net: BasNet, config: Config) -> torch.optim.Optimizer:

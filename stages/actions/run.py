@@ -9,17 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import configs
 from stages import PIPELINE
 from stages.core import config as configuration
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
-from stages.core.config import Field, Section, S
+from stages.core.config import Field, S, Section
 from stages.core.errors import StageError
-from stages.core.files import HashCache, write_atomic
+from stages.core.files import HashCache, write_text
 from stages.data import dataset as datasets
+
+if TYPE_CHECKING:
+    from stages.data.scoring import Scores
 
 
 class EvalConfig(Section):
@@ -73,13 +76,18 @@ def resolve(name: str, assignments: Sequence[str] = (), overrides: Mapping[str, 
 
 def former_data(folder: Path) -> dict[str, Any]:
     """Where the run's data lay when it was last used: a later command need not say it again."""
-    import yaml
-
-    try:
-        data = (yaml.safe_load((folder / "config.yaml").read_text()) or {}).get("data", {})
-    except (OSError, yaml.YAMLError):
-        return {}
+    data = _saved_data(folder)
     return {key: data[key] for key in ("root", "labels") if data.get(key) is not None}
+
+
+def _saved_data(folder: Path) -> dict[str, Any]:
+    """The section `data` of the run's config.yaml; empty where there is none or it is damaged."""
+    try:
+        values = configuration.read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    data = values.get("data") if isinstance(values, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 def build(values: Mapping[str, Any], known: Mapping[str, type[S]]) -> dict[str, S]:
@@ -132,31 +140,40 @@ class Run:
         """The dataset, opened once."""
         if self._dataset is None:
             self._dataset = datasets.open_dataset(self._section("data", datasets.Config), self.folder)
+            self._check_subset(len(self._dataset.classes))
         return self._dataset
+
+    def _check_subset(self, classes: int) -> None:
+        for name, ids in (self._section("eval", EvalConfig).subset or {}).items():
+            strange = [i for i in ids if not 0 <= i <= classes]
+            if strange or name == "mIoU" or not ids:
+                raise StageError(
+                    f"Bad value for eval.subset '{name}'",
+                    f"{strange or list(ids)} in a dataset of {classes} classes and background",
+                    f"Name some ids from 0 (background) to {classes}, under another name than mIoU",
+                )
 
     def save_config(self) -> None:
         """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
         import yaml
 
         values = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
-        path = self.folder / "config.yaml"
-        if path.exists():
-            old = (yaml.safe_load(path.read_text()) or {}).get("data", {})
-            if (old.get("reader"), old.get("root")) != (values["data"]["reader"], values["data"]["root"]) and self._other_data():
-                raise StageError(
-                    f"Run folder {self.folder} belongs to another dataset",
-                    f"it holds a run on {old.get('root') or old.get('reader')}",
-                    "Choose another folder with --run DIR, or remove this one",
-                )
+        path, old = self.folder / "config.yaml", _saved_data(self.folder)
+        moved = any(key in old and old[key] != values["data"][key] for key in ("reader", "root"))
+        if moved and self._other_data():
+            raise StageError(
+                f"Run folder {self.folder} belongs to another dataset",
+                f"it holds a run on {old.get('root') or old.get('reader')}",
+                "Choose another folder with --run DIR, or remove this one",
+            )
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        if not path.exists() or path.read_text() != text:
-            write_atomic(path, lambda temporary: temporary.write_text(text))
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
 
     def _other_data(self) -> bool:
-        """Whether finished stages were made from other images: a moved data folder is not another dataset."""
+        """Whether stages were made from other images: a moved data folder is not another dataset."""
         for name in PIPELINE:
-            manifest = contract.read_manifest(self.folder / name)
-            for split, value in (manifest or {}).get("fingerprint", {}).get("data", {}).items():
+            for split, value in contract.begun_with(self.folder / name).get("data", {}).items():
                 return value != self.dataset.digest(split, self._hashes)
         return False
 
@@ -166,7 +183,8 @@ class Run:
 
     def report(self, name: str) -> Report:
         """State, reason, metrics and outputs of one stage."""
-        now = contract.state(self.folder / name, self.wanted(name))
+        begun = contract.begun_with(self.folder / name)
+        now = contract.state(self.folder / name, self.wanted(name)) if begun else contract.NOT_RUN
         manifest = contract.read_manifest(self.folder / name) or {}
         count = manifest.get("outputs", {}).get("count", 0)
         return Report(name, now.state, now.why, manifest.get("metrics", {}), manifest.get("seconds"), count)
@@ -196,19 +214,34 @@ class Run:
             if before.state == "done" and not force:
                 yield before, False
                 continue
-            self._warn_unlabelled(log)
+            self._warn(name, log)
             log.info(self.runtime.describe())
-            shared = {key: self.sections[key] for key in SHARED}
-            ctx = contract.Context(self.folder, name, self.dataset, shared, self.runtime, reporter, log)
-            contract.execute(stage_module(name), self.sections[name], ctx, self.wanted(name), force)
+            contract.execute(
+                stage_module(name), self.sections[name], self._context(name, reporter, log), self.wanted(name), force
+            )
             self._hashes.save()
             yield self.report(name), True
         self._hashes.save()
 
-    def _warn_unlabelled(self, log: logging.Logger) -> None:
+    def _context(self, name: str, reporter: contract.Reporter, log: logging.Logger) -> contract.Context:
+        shared = {key: self.sections[key] for key in SHARED}
+        return contract.Context(self.folder, name, self.dataset, shared, self.runtime, reporter, log)
+
+    def _warn(self, name: str, log: logging.Logger) -> None:
         unlabelled = self.dataset.unlabelled
         if unlabelled:
             log.warning("%d images without a label are left out of training, first '%s'", len(unlabelled), unlabelled[0])
+        for need in stage_module(name).NEEDS:
+            before = self.report(need)
+            if before.state == "stale":
+                log.warning("%s reads %s, which is stale: %s", name, need, before.why)
+
+    def score(self, name: str, reporter: contract.Reporter) -> Scores | None:
+        """Score the outputs of a finished stage again; None for a stage that has nothing to score."""
+        stage = stage_module(name)
+        if not hasattr(stage, "score"):
+            return None
+        return stage.score(self.sections[name], self._context(name, reporter, logging.getLogger("bas")))
 
 
 def open_log(folder: Path) -> logging.Logger:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any, TypeVar
+import re
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic import Field as Field
@@ -15,7 +16,7 @@ from stages.core.errors import StageError
 class Section(BaseModel):
     """A section of the configuration: frozen, no unknown key, no silent conversion."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)
@@ -24,19 +25,27 @@ S = TypeVar("S", bound=Section)
 def validate(section: type[S], values: dict[str, Any], where: str) -> S:
     """Build SECTION from plain values. Raises StageError that names the first bad key and the nearest valid one."""
     try:
-        return section.model_validate_json(json.dumps(values))
+        return section.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
+        first = error.errors(include_url=False)[0]
+        keys = [str(part) for part in first["loc"]]
+        full = ".".join([where, *keys])
         if first["type"] == "extra_forbidden":
-            raise unknown_key(f"{where}.{path}", path.split(".")[-1], list(section.model_fields)) from None
-        raise StageError(
-            f"Bad value for {where}.{path}", f"{first['msg']}, got {first['input']!r}", _describe(section, path)
-        ) from None
+            raise unknown_key(full, keys[-1], list(_owner(section, keys).model_fields)) from None
+        got = f", got {first['input']!r}" if keys else ""
+        raise StageError(f"Bad value for {full}", first["msg"] + got, _describe(section, keys)) from None
 
 
-def _describe(section: type[Section], path: str) -> str:
-    field = section.model_fields.get(path.split(".")[0])
+def _owner(section: type[Section], keys: list[str]) -> type[Section]:
+    """The section that the last of KEYS belongs to: SECTION itself, or one nested in it."""
+    for key in keys[:-1]:
+        kinds = get_args(section.model_fields[key].annotation) or (section.model_fields[key].annotation,)
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
+    return section
+
+
+def _describe(section: type[Section], keys: list[str]) -> str:
+    field = section.model_fields.get(keys[0]) if keys else None
     return f"It is: {field.description}" if field is not None and field.description else "Correct the value"
 
 
@@ -48,8 +57,6 @@ def unknown_key(full: str, key: str, valid: list[str]) -> StageError:
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:
     """`section.key=value` → (["section", "key"], value); the value is read as YAML. Raises StageError."""
-    import yaml
-
     path, separator, value = text.partition("=")
     keys = path.strip().split(".")
     if not separator or len(keys) < 2 or not all(keys):
@@ -57,21 +64,25 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
             f"Cannot read --set {text}", "not of the form section.key=value", "Write for example --set seed_train.epochs=5"
         )
     try:
-        return keys, _number(yaml.safe_load(value))
+        return keys, read_yaml(value)
+    except ValueError as error:
+        raise StageError(f"Cannot read --set {text}", f"the value is not YAML ({error})", "Quote the value") from None
+
+
+def read_yaml(text: str) -> Any:
+    """The plain value in TEXT. Raises ValueError, with the reason in one line."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):
+        """The safe loader (in C where it is built), to which 1e-4 is a number: YAML 1.1 takes it for a string."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+    try:
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise StageError(
-            f"Cannot read --set {text}", f"the value is not YAML ({error})".replace("\n", " "), "Quote the value"
-        ) from None
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a string; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value) if any(ch.isdigit() for ch in value) else value
-        except ValueError:
-            return value
-    return value
+        raise ValueError(" ".join(str(error).split())[:160]) from error
 
 
 def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:

@@ -12,3 +12,7 @@ class StageError(Exception):
     def __init__(self, what: str, why: str, todo: str) -> None:
         super().__init__(f"{what}: {why}. {todo}")
         self.what, self.why, self.todo = what, why, todo
+
+    def __reduce__(self) -> tuple[type[StageError], tuple[str, str, str]]:
+        """Survive the way back from a worker process."""
+        return type(self), (self.what, self.why, self.todo)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+TEMPORARY = ".tmp"  # in the name of a file that is not whole yet
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -16,24 +19,29 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     The temporary name keeps PATH's suffix (writers choose their format by it) and is unique to this process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}{path.suffix}")
     try:
         write(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write TEXT as UTF-8, atomically."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write VALUE as indented JSON, atomically."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, lambda temporary: temporary.write_text(text + "\n"))
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any | None:
     """The value in PATH, or None when the file is absent or damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -62,7 +70,7 @@ class HashCache:
 
     def of(self, file: Path) -> str:
         """The sha256 of FILE. Raises OSError when it cannot be read."""
-        status = os.stat(file)
+        status = file.stat()
         key = os.fspath(file)
         known = self._known.get(key)
         if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
@@ -73,7 +81,8 @@ class HashCache:
         return value
 
     def save(self) -> None:
-        """Keep what was learned; a run that changed nothing writes nothing."""
+        """Keep what was learned; a run that changed nothing writes nothing. Where it cannot be kept, it is learned again."""
         if self._changed:
-            write_atomic(self._path, lambda temporary: temporary.write_text(json.dumps(self._known)))
+            with contextlib.suppress(OSError):
+                write_text(self._path, json.dumps(self._known))
             self._changed = False

@@ -7,7 +7,7 @@ import os
 import platform
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from stages.core.config import Field, Section
 from stages.core.errors import StageError
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 class Config(Section):
     """Where and how the stages compute; none of it makes a finished stage stale."""
 
-    device: str = Field("auto", description="auto (a GPU if there is one), cpu or cuda.")
-    precision: str = Field("auto", description="auto, 32-true, bf16-mixed or 16-mixed, for training and network inference.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if there is one), cpu or cuda.")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="auto, 32-true, bf16-mixed or 16-mixed, for training and network inference."
+    )
     workers: int = Field(-1, description="Processes that read images or run the CRF; -1 = one a core.", ge=-1)
     seed: int = Field(0, description="Seed of weights, order, crops and class draws.", ge=0)
 
@@ -40,8 +42,6 @@ class Runtime:
         import torch
 
         wanted = self.config.device
-        if wanted not in ("auto", "cpu", "cuda"):
-            raise StageError(f"Unknown device '{wanted}'", "not auto, cpu or cuda", "Use --device auto, cpu or cuda")
         if wanted == "cuda" and not torch.cuda.is_available():
             raise StageError(
                 "Cannot use --device cuda", "torch sees no CUDA GPU here", "Use --device auto or cpu, or check `nvidia-smi`"
@@ -53,11 +53,14 @@ class Runtime:
         """Mixed bfloat16 where the hardware multiplies it, else float32."""
         import torch
 
+        if self.config.precision == "16-mixed" and self.device.type == "cpu":
+            raise StageError("Cannot use --precision 16-mixed", "a CPU has no mixed float16", "Use auto, 32-true or bf16-mixed")
         if self.config.precision != "auto":
             return self.config.precision
         if self.device.type == "cuda":
             return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-        return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+        bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        return "bf16-mixed" if bfloat16() else "32-true"
 
     @cached_property
     def fabric(self) -> Fabric:
@@ -76,8 +79,8 @@ class Runtime:
         """Move a tensor or module to the device; CHANNELS_LAST also orders its 4-D tensors for faster convolutions."""
         import torch
 
-        thing = thing.to(self.device, non_blocking=True)
-        return thing.to(memory_format=torch.channels_last) if channels_last else thing
+        placed: Any = thing.to(self.device, non_blocking=True)
+        return placed.to(memory_format=torch.channels_last) if channels_last else placed
 
     @property
     def workers(self) -> int:
@@ -86,7 +89,9 @@ class Runtime:
 
     def describe(self) -> str:
         """One line for the log: what was decided."""
-        return f"device {self.device.type} ({self.config.device}), precision {self.precision} ({self.config.precision}), {cores()} cores, seed {self.config.seed}"
+        device, precision = f"device {self.device.type}", f"precision {self.precision}"
+        asked = self.config
+        return f"{device} ({asked.device}), {precision} ({asked.precision}), {cores()} cores, seed {asked.seed}"
 
     def reset_peak(self) -> None:
         """Start measuring the GPU's peak memory anew."""

@@ -20,8 +20,9 @@ def pending(items: Sequence[T], target: Callable[[T], Path]) -> list[T]:
 def each(items: Sequence[T], target: Callable[[T], Path], work: Callable[[T], object], label: str, ctx: Context) -> None:
     """Do WORK on every item of this process's share whose output is missing, with progress."""
     fabric = ctx.runtime.fabric
-    todo = pending(items, target)[fabric.global_rank :: fabric.world_size]
-    with ctx.track(label, len(items), len(items) - len(todo)) as meter:
+    share = items[fabric.global_rank :: fabric.world_size]
+    todo = pending(share, target)
+    with ctx.track(label, len(share), len(share) - len(todo)) as meter:
         for item in todo:
             work(item)
             meter.advance()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from stages.core.config import Section
 from stages.core.errors import StageError
-from stages.core.files import HashCache, digest, read_json, sha256, write_json
+from stages.core.files import TEMPORARY, HashCache, digest, read_json, sha256, write_json
 from stages.core.runtime import Runtime
 
 MANIFEST = "manifest.json"
@@ -83,6 +83,9 @@ class State:
     why: str
 
 
+NOT_RUN = State("missing", "not run yet")
+
+
 def fingerprint(
     stage: ModuleType, sections: Mapping[str, Section], dataset: Any, run_dir: Path, hashes: HashCache
 ) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def fingerprint(
 
 def _weights_digest(weights: str, hashes: HashCache) -> str:
     path = Path(weights)
-    if weights in ("none", "imagenet", "seed"):
+    if weights in ("none", "imagenet", "coco", "seed"):
         return weights
     if not path.is_file():
         raise StageError(f"Cannot read weights {weights}", "no such file", "Check the path given to --weights")
@@ -110,13 +113,19 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return read_json(folder / MANIFEST)
 
 
+def begun_with(folder: Path) -> dict[str, Any]:
+    """The fingerprint that a stage's folder was made with, wholly or in part; empty where there is none."""
+    manifest = read_manifest(folder)
+    return manifest["fingerprint"] if manifest else read_json(folder / STARTED) or {}
+
+
 def state(folder: Path, wanted: Mapping[str, Any]) -> State:
     """Compare a stage's folder with the fingerprint that its result should have."""
     manifest = read_manifest(folder)
     if manifest is None:
         started = read_json(folder / STARTED)
         if started is None:
-            return State("missing", "not run yet")
+            return NOT_RUN
         changed = differences(started, wanted)
         return (
             State("stale", f"interrupted, and since then: {changed[0]}")
@@ -126,8 +135,13 @@ def state(folder: Path, wanted: Mapping[str, Any]) -> State:
     changed = differences(manifest["fingerprint"], wanted)
     if changed:
         return State("stale", changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""))
-    lost = next((f for f, size in manifest["outputs"]["files"].items() if _size(folder / f) != size), None)
+    lost = next(_lost(folder, manifest), None)
     return State("stale", f"output {lost} is missing or changed") if lost else State("done", "")
+
+
+def _lost(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The outputs that are not there any more in the size that the manifest states."""
+    return (name for name, size in manifest["outputs"]["files"].items() if _size(folder / name) != size)
 
 
 def _size(path: Path) -> int:
@@ -171,8 +185,7 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
     """
     require_inputs(stage, ctx.run_dir)
     current = state(ctx.out, wanted)
-    if force or current.state in ("stale", "missing"):
-        shutil.rmtree(ctx.out, ignore_errors=True)
+    _clear(ctx.out, wanted, force)
     ctx.log.info("%s: starts (%s%s)", ctx.name, current.state, f", {current.why}" if current.why else "")
     write_json(ctx.out / STARTED, wanted)
     began = time.monotonic()
@@ -182,6 +195,17 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
     write_json(ctx.out / MANIFEST, manifest)
     ctx.log.info("%s: done in %.1f s", ctx.name, manifest["seconds"])
     return manifest
+
+
+def _clear(folder: Path, wanted: Mapping[str, Any], force: bool) -> None:
+    """Remove what the stage cannot go on from: everything of another fingerprint, else what is damaged or half written."""
+    manifest, begun = read_manifest(folder), begun_with(folder)
+    if force or not begun or differences(begun, wanted):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    lost = [folder / name for name in _lost(folder, manifest)] if manifest else []
+    for path in [*folder.rglob(f".*{TEMPORARY}*"), *lost, folder / MANIFEST]:
+        path.unlink(missing_ok=True)
 
 
 def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, seconds: float) -> dict[str, Any]:

@@ -6,22 +6,22 @@ the network, the optimizer and the step, and the number of loader processes chan
 
 from __future__ import annotations
 
+import io
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stages.core.errors import StageError
-from stages.core.files import write_atomic
+from stages.core.files import write_atomic, write_text
 
 if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
     from stages.core.stage import Context
 
 SAVE_SECONDS = 30.0  # what an interruption costs at most
@@ -56,17 +56,46 @@ def steps_per_epoch(items: int, batch: int) -> int:
     return max(items // batch, 1)
 
 
-def batches(dataset: Dataset[Any], batch: int, steps: int, start: int, seed: int, workers: int) -> Iterable[Any]:
+class Views(Protocol):
+    """A dataset indexed by (epoch, item), so that a crop depends on both and on nothing else."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int]) -> Any: ...
+
+
+def batches(views: Views, batch: int, steps: int, start: int, seed: int, workers: int) -> Iterator[Any]:
     """Batches of steps start..steps-1. Step s takes its place in the permutation of epoch s // steps_per_epoch.
 
-    The dataset is indexed by (epoch, item), so that a crop depends on both and on nothing else.
+    Raises StageError on an image that cannot be read.
     """
-    from torch.utils.data import DataLoader
-
-    items = len(dataset)  # type: ignore[arg-type]
-    order = [_keys(step, items, batch, seed) for step in range(start, steps)]
+    order = [_keys(step, len(views), batch, seed) for step in range(start, steps)]
     workers = min(workers, 4 if workers > 2 else 1) if workers else 0
-    return DataLoader(dataset, batch_sampler=order, num_workers=workers, prefetch_factor=4 if workers else None)  # type: ignore[arg-type]
+    loader: Iterable[Any] = DataLoader(
+        _Guarded(views), batch_sampler=order, num_workers=workers, prefetch_factor=4 if workers else None, collate_fn=_collate
+    )
+    for rows in loader:
+        if isinstance(rows, StageError):
+            raise rows
+        yield rows
+
+
+class _Guarded(Dataset[Any]):
+    """Hands a StageError over as a value: a loader process would turn it into another kind of error."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        try:
+            return self._views[key]
+        except StageError as fault:
+            return fault
+
+
+def _collate(rows: list[Any]) -> Any:
+    fault = next((row for row in rows if isinstance(row, StageError)), None)
+    return default_collate(rows) if fault is None else fault
 
 
 def _keys(step: int, items: int, batch: int, seed: int) -> list[tuple[int, int]]:
@@ -101,7 +130,7 @@ def fit(
             losses = step(batch, index)
             optimizer.zero_grad(set_to_none=True)
             ctx.runtime.fabric.backward(losses["total"])
-            optimizer.step()
+            ctx.runtime.fabric.strategy.optimizer_step(optimizer)  # takes float16's loss scale out first
             last = index + 1 == plan.steps
             if last or (index + 1) % plan.log_every == 0:
                 values = curves.add(index + 1, factor, losses)
@@ -113,9 +142,25 @@ def fit(
 
 
 def _keep(net: nn.Module, optimizer: torch.optim.Optimizer, step: int, ctx: Context) -> None:
-    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    """Write the state, unless the last step spoilt the network: the state before it then stays."""
+    spoilt = next((name for name, p in net.named_parameters() if not bool(p.isfinite().all())), None)
+    if spoilt is not None:
+        raise _diverged(f"Parameter '{spoilt}' is not finite", step)
+    precision = ctx.runtime.fabric.strategy.precision.state_dict()
+    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "precision": precision, "step": step}
     if ctx.runtime.fabric.is_global_zero:
-        write_atomic(ctx.out / "state.pth", lambda path: torch.save(state, path))
+        save_tensors(ctx.out / "state.pth", state)
+
+
+def save_tensors(path: Path, state: Any) -> None:
+    """`torch.save`, whole or not at all. Written by way of memory: a full disk is then an OSError, as everywhere else."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
+
+
+def _diverged(what: str, step: int) -> StageError:
+    return StageError(f"{what} at step {step}", "training diverged", "Lower the learning rate and run again")
 
 
 def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> int:
@@ -126,6 +171,7 @@ def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> i
     state = torch.load(path, map_location=ctx.runtime.device, weights_only=True)
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
+    ctx.runtime.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
     ctx.log.info("%s: goes on at step %d", ctx.name, state["step"])
     return state["step"]
 
@@ -138,8 +184,8 @@ class Curves:
 
         path = folder / "curves.jsonl"
         rows = [row for row in read_curves(path) if row["step"] <= start]
-        write_atomic(path, lambda temporary: temporary.write_text("".join(json.dumps(row) + "\n" for row in rows)))
-        self._lines = open(path, "a")
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._lines = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
         self.shown = start
 
@@ -155,9 +201,7 @@ class Curves:
         values = {name: float(value.detach()) for name, value in losses.items()}
         for name, value in values.items():
             if not abs(value) < float("inf"):
-                raise StageError(
-                    f"Loss '{name}' is {value} at step {step}", "training diverged", "Lower the learning rate and run again"
-                )
+                raise _diverged(f"Loss '{name}' is {value}", step)
             self._board.add_scalar(name, value, step)
         self._lines.write(
             json.dumps({"step": step, "lr_factor": round(factor, 6), **{k: round(v, 6) for k, v in values.items()}}) + "\n"
@@ -169,7 +213,7 @@ class Curves:
 def read_curves(path: Path) -> list[dict[str, float]]:
     """The rows of a curves file; a line cut by a crash is left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from stages.core.config import Field, Section
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest
-from stages.data import demo, voc
+from stages.data import voc
 from stages.data.labels import Labels, read_labels
+
+
+class Generated(Section):
+    """What the generated dataset holds."""
+
+    train: int = Field(1000, description="Images to train on.", ge=1)
+    val: int = Field(200, description="Images for the final numbers.", ge=1)
+    size: int = Field(80, description="Side of the square images, in pixels.", ge=32)
+    seed: int = Field(0, description="Seed of the images.", ge=0)
 
 
 class Config(Section):
     """Where the photographs lie and which lists are which."""
 
-    reader: str = Field("voc", description="voc (devkit layout) or demo (generated).")
+    reader: Literal["voc", "demo"] = Field("voc", description="voc (devkit layout) or demo (generated).")
     root: str | None = Field(None, description="The dataset's folder; --data sets it.")
     labels: str | None = Field(None, description="A file of image-level labels; --labels sets it.")
     train: str = Field("train_aug", description="List of images to train on; seeds and masks are made for all of them.")
     score: str = Field("train", description="List, part of train, whose masks score the seeds and pseudo masks.")
     val: str = Field("val", description="List for the final numbers; nothing is chosen on it.")
     require_labels: bool = Field(False, description="Make an image without a label an error instead of leaving it out.")
-    generate: Mapping[str, int] | None = Field(None, description="demo: counts, size and seed of the generated images.")
+    generate: Generated = Field(Generated.model_validate({}), description="demo: counts, size and seed of the generated images.")
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,10 @@ class Dataset:
     classes: tuple[str, ...]
 
     @cached_property
+    def _splits(self) -> dict[str, tuple[Sample, ...]]:
+        return {}
+
+    @cached_property
     def _labels(self) -> tuple[Labels, str]:
         explicit = Path(self.config.labels) if self.config.labels else None
         return read_labels(self.root, explicit, voc.read_list(self.root, self.config.train), self.classes)
@@ -56,7 +69,50 @@ class Dataset:
 
     def split(self, role: str) -> tuple[Sample, ...]:
         """Samples of "train", "score" or "val". Raises StageError on absent files and when no image has a label."""
-        return _split(self, role)
+        if role not in self._splits:
+            self._splits[role] = self._read(role)
+        return self._splits[role]
+
+    def _read(self, role: str) -> tuple[Sample, ...]:
+        name = getattr(self.config, role)
+        ids = voc.read_list(self.root, name)
+        images = voc.find_images(self.root, ids, name)
+        labels = self._labels[0] if role != "val" else {}
+        samples = tuple(Sample(i, image, labels.get(i, ())) for i, image in zip(ids, images, strict=True))
+        if role == "val":
+            return samples
+        self._guard(role, name, ids)
+        return self._labelled(samples, name)
+
+    def _guard(self, role: str, name: str, ids: tuple[str, ...]) -> None:
+        """Refuse to train on images of the final numbers, and to score images that no seeds are made for."""
+        if role == "train" and voc.has_list(self.root, self.config.val):
+            leaked = sorted(set(ids) & set(voc.read_list(self.root, self.config.val)))
+            if leaked:
+                raise StageError(
+                    f"List '{name}' holds images of '{self.config.val}'",
+                    f"{len(leaked)} images would be trained on and evaluated, first '{leaked[0]}'",
+                    "Take them off one of the lists, or set data.train or data.val",
+                )
+        if role == "score":
+            strays = sorted(set(ids) - set(voc.read_list(self.root, self.config.train)))
+            if strays:
+                raise StageError(
+                    f"List '{name}' is not part of '{self.config.train}'",
+                    f"{len(strays)} of its images get no seeds, first '{strays[0]}'",
+                    "Set data.score to a part of data.train",
+                )
+
+    def _labelled(self, samples: tuple[Sample, ...], name: str) -> tuple[Sample, ...]:
+        labelled = tuple(sample for sample in samples if sample.labels)
+        if not labelled or (self.config.require_labels and len(labelled) < len(samples)):
+            missing = next(s.id for s in samples if not s.labels)
+            raise StageError(
+                f"{'No' if not labelled else 'Not every'} image of list '{name}' has a label",
+                f"{len(samples) - len(labelled)} of {len(samples)} have none in {self.label_source}, first '{missing}'",
+                "Add labels, or give a file with --labels",
+            )
+        return labelled
 
     @cached_property
     def unlabelled(self) -> tuple[str, ...]:
@@ -83,37 +139,15 @@ def _hash(sample: Sample, hashes: HashCache) -> str:
         ) from error
 
 
-@cache
-def _split(dataset: Dataset, role: str) -> tuple[Sample, ...]:
-    name = getattr(dataset.config, role)
-    ids = voc.read_list(dataset.root, name)
-    images = voc.find_images(dataset.root, ids, name)
-    labels = dataset._labels[0] if role != "val" else {}
-    samples = tuple(Sample(i, image, labels.get(i, ())) for i, image in zip(ids, images, strict=True))
-    if role == "val":
-        return samples
-    labelled = tuple(sample for sample in samples if sample.labels)
-    if not labelled or (dataset.config.require_labels and len(labelled) < len(samples)):
-        missing = next(s.id for s in samples if not s.labels)
-        raise StageError(
-            f"{'No' if not labelled else 'Not every'} image of list '{name}' has a label",
-            f"{len(samples) - len(labelled)} of {len(samples)} have none in {dataset.label_source}, first '{missing}'",
-            "Add labels, or give a file with --labels",
-        )
-    return labelled
-
-
 def open_dataset(config: Config, run_dir: Path) -> Dataset:
     """Open the configured dataset; the demo is generated into the run's folder first. Raises StageError."""
     if config.reader == "demo":
-        root = run_dir / "data"
-        demo.generate(root, **(config.generate or {}))
-    elif config.reader == "voc":
-        if config.root is None:
-            raise StageError(
-                "No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR"
-            )
-        root = voc.check_root(Path(config.root))
+        from stages.data import demo
+
+        wanted = config.generate
+        root = demo.generate(run_dir / "data", wanted.train, wanted.val, wanted.size, wanted.seed)
+    elif config.root is None:
+        raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
     else:
-        raise StageError(f"Unknown data.reader '{config.reader}'", "not voc or demo", "Use one of them")
+        root = voc.check_root(Path(config.root))
     return Dataset(config, root, voc.read_classes(root))

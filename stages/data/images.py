@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -14,13 +16,14 @@ from stages.core.errors import StageError
 
 Array = NDArray[np.uint8]
 VOID = 255
+DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)  # of decoders
 
 
 def read_image(path: Path) -> Array:
     """Decode an image as (H,W,3) uint8 RGB, its EXIF orientation applied. Raises StageError that names the file."""
     try:
         image = iio.imread(path, plugin="pillow", index=0, mode="RGB", rotate=True)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
+    except DAMAGE as error:
         raise _unreadable("image", path, error) from error
     return np.ascontiguousarray(image)
 
@@ -31,7 +34,7 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise _unreadable("image", path, error) from error
     return (width, height) if turned else (height, width)
 
@@ -43,7 +46,7 @@ def read_mask(path: Path) -> Array:
             if image.mode not in ("P", "L", "1"):
                 raise ValueError(f"mode {image.mode}, not an index or grey image")
             return np.asarray(image.convert("L") if image.mode == "1" else image, dtype=np.uint8).copy()
-    except (OSError, ValueError, SyntaxError) as error:
+    except DAMAGE as error:
         raise _unreadable("mask", path, error) from error
 
 
@@ -78,7 +81,7 @@ def palette() -> Array:
 
 def overlay(image: Array, ids: Array, opacity: float = 0.55) -> Array:
     """The image with its mask's colours over it; background stays clear, void is white."""
-    colours = palette()[ids].astype(np.float32)
+    colours = np.where((ids == VOID)[..., None], 255, palette()[ids]).astype(np.float32)
     mixed = image * (1 - opacity) + colours * opacity
     return np.where((ids > 0)[..., None], mixed, image).astype(np.uint8)
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from stages.core.errors import StageError
 
@@ -37,7 +33,7 @@ def read_labels(root: Path, explicit: Path | None, ids: Sequence[str], classes: 
 
 def _from_text(path: Path, classes: Sequence[str]) -> Labels:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StageError(f"Cannot read labels {path}", str(error), "Give an existing text file to --labels") from error
     rows = (line.split() for line in lines if line.strip())
@@ -47,7 +43,7 @@ def _from_text(path: Path, classes: Sequence[str]) -> Labels:
 def _class_id(name: str, classes: Sequence[str], path: Path) -> int:
     if name in classes:
         return classes.index(name)
-    if name.isdigit() and int(name) < len(classes):
+    if name.isdecimal() and int(name) < len(classes):
         return int(name)
     raise StageError(
         f"Unknown class '{name}' in {path}", f"not one of the {len(classes)} classes", f"Known: {', '.join(classes[:20])}"
@@ -55,6 +51,8 @@ def _class_id(name: str, classes: Sequence[str], path: Path) -> int:
 
 
 def _from_xml(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
+    if not path.exists():
+        return ()  # an image without a label
     try:
         names = {element.findtext("name", "") for element in ElementTree.parse(path).getroot().iter("object")}
     except (OSError, ElementTree.ParseError) as error:
@@ -64,51 +62,26 @@ def _from_xml(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
 
 def _from_npy(path: Path, classes: Sequence[str]) -> Labels:
     """IRN's dictionary: integer id without its underscore → one float a class."""
-    table = load_pickled_npy(path)
+    from stages.data.pickled import load_npy
+
+    table = load_npy(path)
     if not isinstance(table, dict):
         raise StageError(f"Cannot read labels {path}", "not a dictionary of labels", "Give IRN's cls_labels.npy")
-    labels: Labels = {}
-    for key, row in table.items():
-        if len(row) != len(classes):
-            raise StageError(
-                f"Cannot use labels {path}",
-                f"{len(row)} classes a row, the dataset has {len(classes)}",
-                "Give the dataset's own file",
-            )
-        labels[_id_of(key)] = tuple(int(i) for i in np.flatnonzero(np.asarray(row) > 0))
-    return labels
+    return {_id_of(key): _present(row, len(classes), path) for key, row in table.items()}
+
+
+def _present(row: Any, classes: int, path: Path) -> tuple[int, ...]:
+    import numpy as np
+
+    values = np.asarray(row)
+    if values.shape != (classes,) or values.dtype.kind not in "biuf":
+        raise StageError(
+            f"Cannot use labels {path}", f"a row is not {classes} numbers, one a class", "Give the dataset's own file of labels"
+        )
+    return tuple(np.flatnonzero(values > 0).tolist())
 
 
 def _id_of(key: Any) -> str:
     """2007000032 → "2007_000032"; other names stay as they are."""
     text = str(key)
     return f"{text[:4]}_{text[4:]}" if text.isdigit() and len(text) == 10 else text
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that builds numpy arrays and scalars and nothing else."""
-
-    _ALLOWED = {"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in self._ALLOWED:
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        if (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not an array")
-
-
-def load_pickled_npy(path: Path) -> Any:
-    """The object inside a pickled `.npy`, if it is made of arrays and plain containers. Raises StageError."""
-    try:
-        with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = reader(file)
-            if not dtype.hasobject or shape != ():
-                raise ValueError("not a pickled dictionary")
-            return _ArraysOnly(io.BytesIO(file.read())).load().item()
-    except (OSError, ValueError, EOFError, AttributeError, pickle.UnpicklingError, IndexError) as error:
-        raise StageError(
-            f"Cannot read {path}", f"not a safe array file ({error})", "Give an .npy of arrays in a dictionary"
-        ) from error

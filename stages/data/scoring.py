@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.core.errors import StageError
 from stages.data.dataset import Dataset, Sample
-from stages.data.images import Array, read_mask
+from stages.data.images import VOID, Array, read_mask
 from stages.formulas import metrics
 
 Subsets = Mapping[str, Sequence[int]]
@@ -28,9 +29,9 @@ class Scores:
 
     def add(self, key: str, matrix: metrics.Confusion, names: Sequence[str], subsets: Subsets) -> None:
         """Enter the mean IoU of a confusion matrix under KEY/mIoU, the subsets' beside it, and the table by class."""
-        self.metrics[f"{key}/mIoU"] = _percent(metrics.miou(matrix))
-        for name, ids in subsets.items():
-            self.metrics[f"{key}/{name}"] = _percent(metrics.miou(matrix, list(ids)))
+        means = {"mIoU": metrics.miou(matrix)} | {name: metrics.miou(matrix, list(ids)) for name, ids in subsets.items()}
+        # A mean over classes of which no pixel is there is not a number, and no key.
+        self.metrics |= {f"{key}/{name}": _percent(mean) for name, mean in means.items() if not np.isnan(mean)}
         values = metrics.iou(matrix)
         labels = ("background", *names)
         self.classes[f"{key}/mIoU"] = {label: _percent(v) for label, v in zip(labels, values, strict=True) if not np.isnan(v)}
@@ -49,18 +50,31 @@ class MapScores:
         self._sweep = metrics.ThresholdSweep(GRID.tolist(), count)
         self._at_fixed = metrics.ThresholdSweep([fixed], count)
         self._specific = np.zeros((count, count), dtype=np.int64)
+        self._seen: set[int] = set()
 
     def add(self, truth: Array, maps: NDArray[np.floating], ids: Sequence[int], labelled: Array | None) -> None:
-        """Count an image: its true mask, its maps and their class ids, and its label map by image-specific thresholds."""
+        """Count an image: its true mask, its maps and their class ids, and its label map by image-specific thresholds.
+
+        Raises StageError when the mask is not of the image's size.
+        """
+        if truth.shape != maps.shape[1:]:
+            raise StageError(
+                "Cannot score an image",
+                f"its mask has {truth.shape[1]}x{truth.shape[0]} pixels, the image {maps.shape[2]}x{maps.shape[1]}",
+                "Replace the mask, or remove the folder of masks to go without numbers",
+            )
+        self._seen.update(np.unique(truth).tolist())
         self._sweep.add(truth, maps, ids)
         self._at_fixed.add(truth, maps, ids)
         if labelled is not None:
             self._specific += metrics.confusion(truth, labelled, len(self._names) + 1)
 
     def enter(self, scores: Scores, prefix: str) -> None:
-        """Write what was counted under PREFIX. The oracle threshold is the best for the first subset, if there is one."""
-        chosen = next(iter(self._subsets.values()), None)
-        threshold, matrix = self._sweep.oracle(list(chosen) if chosen is not None else None)
+        """Write what was counted under PREFIX, if any pixel was. The oracle threshold is the best for the first subset."""
+        if not self._seen - {VOID}:
+            return
+        chosen = [list(ids) for ids in self._subsets.values() if self._seen & set(ids)]
+        threshold, matrix = self._sweep.oracle(chosen[0] if chosen else None)
         scores.add(f"{prefix}/oracle", matrix, self._names, self._subsets)
         scores.metrics[f"{prefix}/oracle/threshold"] = round(threshold, 3)
         scores.add(f"{prefix}/fixed", self._at_fixed.matrices()[0], self._names, self._subsets)

@@ -6,8 +6,10 @@ mirror at the k-th scale; `threshold_<source>` (P,) image-specific thresholds, w
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,11 +35,11 @@ class Seed:
 
 def write(path: Path, seed: Seed) -> None:
     """Write a seed, whole or not at all."""
-    arrays: dict[str, NDArray] = {"classes": seed.classes, "size": np.array(seed.size)}
+    arrays: dict[str, Any] = {"classes": seed.classes, "size": np.array(seed.size)}
     for source, scales in seed.maps.items():
         arrays |= {f"{source}_{k}": array for k, array in enumerate(scales)}
     arrays |= {f"threshold_{source}": values for source, values in seed.thresholds.items()}
-    write_atomic(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
+    write_atomic(path, lambda temporary: np.savez(temporary, **arrays))
 
 
 def read(path: Path) -> Seed:
@@ -51,9 +53,9 @@ def read(path: Path) -> Seed:
         height, width = (int(v) for v in arrays["size"])
         thresholds = {k.removeprefix("threshold_"): v for k, v in arrays.items() if k.startswith("threshold_")}
         return Seed(arrays["classes"], (height, width), maps, thresholds)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StageError(
-            f"Cannot read seed {path}", str(error).splitlines()[0], "Run `bas seed infer` again with --force"
+            f"Cannot read seed {path}", (str(error).splitlines() or ["damaged"])[0], "Run `bas seed infer` again with --force"
         ) from error
 
 

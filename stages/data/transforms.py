@@ -20,7 +20,7 @@ CACHE_BYTES = 1 << 30  # of decoded images, a loader process
 
 def normalise(image: Array) -> Tensor:
     """(H,W,3) uint8 RGB → (3,H,W) float32 with ImageNet's mean and deviation."""
-    scaled = (image.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    scaled = (image.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 

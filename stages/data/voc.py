@@ -9,12 +9,30 @@ from pathlib import Path
 from stages.core.errors import StageError
 
 CLASSES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
-    "sofa train tvmonitor"
-).split()
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
 LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets/SegmentationAug", ".")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+SUFFIXES = (".jpg", ".jpeg", ".png")  # in either case
 
 
 def check_root(root: Path) -> Path:
@@ -26,22 +44,45 @@ def check_root(root: Path) -> Path:
     raise StageError(f"Cannot use data {root}", why, "Give the folder that holds JPEGImages and ImageSets with --data DIR")
 
 
+def has_list(root: Path, name: str) -> bool:
+    """Whether the list NAME is there."""
+    return bool(_lists(root, name))
+
+
+def _lists(root: Path, name: str) -> list[Path]:
+    return [path for folder in LIST_FOLDERS if (path := root / folder / f"{name}.txt").is_file()]
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a text file that are not blank. Raises StageError."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageError(f"Cannot read {path}", str(error), "Make it a readable UTF-8 text file") from error
+
+
+def _image_id(line: str) -> str:
+    """The id in a line: bare, or that of `/JPEGImages/id.jpg`. An id may hold dots."""
+    name = Path(line.split()[0]).name
+    return name.removesuffix(suffix) if (suffix := Path(name).suffix).lower() in SUFFIXES else name
+
+
 def read_classes(root: Path) -> tuple[str, ...]:
     """Class names without background, from classes.txt if there is one, else VOC's twenty."""
     path = root / "classes.txt"
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()] if path.is_file() else CLASSES
+    names = _lines(path) if path.is_file() else CLASSES
     return tuple(name for name in names if name != "background")
 
 
 def read_list(root: Path, name: str) -> tuple[str, ...]:
     """Image ids of the list NAME; lines may be bare ids or `/JPEGImages/id.jpg /SegmentationClass/id.png`."""
-    found = [root / folder / f"{name}.txt" for folder in LIST_FOLDERS if (root / folder / f"{name}.txt").is_file()]
+    found = _lists(root, name)
     if not found:
         known = sorted({path.stem for folder in LIST_FOLDERS[:2] for path in (root / folder).glob("*.txt")})
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         hint = f"Did you mean '{near[0]}'?" if near else f"Put {name}.txt into {root / LIST_FOLDERS[0]}"
         raise StageError(f"No image list '{name}' in {root}", f"lists there: {', '.join(known) or 'none'}", hint)
-    ids = tuple(dict.fromkeys(Path(line.split()[0]).stem for line in found[0].read_text().splitlines() if line.strip()))
+    ids = tuple(dict.fromkeys(_image_id(line) for line in _lines(found[0])))
     if not ids:
         raise StageError(f"The image list {found[0]} is empty", "it names no image", "Put one id a line into it")
     return ids
@@ -50,7 +91,9 @@ def read_list(root: Path, name: str) -> tuple[str, ...]:
 def find_images(root: Path, ids: tuple[str, ...], listed_in: str) -> list[Path]:
     """The image file of each id. Raises StageError that names the first absent one and counts the rest."""
     folder = root / "JPEGImages"
-    present = {path.stem: path for path in sorted(folder.iterdir(), reverse=True) if path.suffix in SUFFIXES}
+    with os.scandir(folder) as entries:
+        names = [entry.name.rpartition(".") for entry in entries]
+    present = {stem: f"{stem}.{suffix}" for stem, _, suffix in sorted(names, reverse=True) if f".{suffix.lower()}" in SUFFIXES}
     absent = [i for i in ids if i not in present]
     if absent:
         raise StageError(
@@ -58,7 +101,7 @@ def find_images(root: Path, ids: tuple[str, ...], listed_in: str) -> list[Path]:
             f"{len(absent)} of {len(ids)} are not in {folder}, first '{absent[0]}'",
             "Add the files or correct the list",
         )
-    return [present[i] for i in ids]
+    return [folder / present[i] for i in ids]
 
 
 def mask_path(root: Path, image_id: str) -> Path | None:

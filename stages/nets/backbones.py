@@ -207,7 +207,7 @@ def _published(name: str, source: str) -> dict[str, Tensor]:
         )
     try:
         state = torchvision.models.get_weight(weights).get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise StageError(f"Cannot fetch torchvision's {weights}", str(error), "Give a local file with --weights FILE") from error
     return {key.removeprefix("backbone."): value for key, value in state.items()}
 
@@ -230,6 +230,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
+    if not isinstance(state, dict):
+        raise StageError(f"Cannot read weights {path}", "it holds no dictionary of tensors", "Give a state dict of tensors")
     return state
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stages.core.errors import StageError
+from stages.core.files import write_atomic
 from stages.nets import backbones
 
 
@@ -73,13 +74,14 @@ def assemble(backbone: backbones.Backbone, classes: int) -> BasNet:
 
 def save(net: BasNet, backbone: backbones.Backbone, classes: int, path: Path) -> None:
     """Write the two heads and, under torchvision's names, the trunk that NET shares with BACKBONE, as safetensors."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise
 
     tensors = {f"trunk.{k}": v for k, v in backbone.state_dict().items()}
     tensors |= {f"generator.{k}": v for k, v in net.generator.state_dict().items()}
     tensors |= {f"classifier.{k}": v for k, v in net.heads()[1].state_dict().items()}
     metadata = {"backbone": backbone.name, "classes": str(classes)}
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata=metadata)
+    content = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
@@ -89,7 +91,8 @@ def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            names = list(file.keys())
+            tensors = {key: file.get_tensor(key) for key in names}
         backbone = backbones.build(metadata["backbone"])
         net = assemble(backbone, int(metadata["classes"]))
         backbone.load_state_dict(_part(tensors, "trunk"))
