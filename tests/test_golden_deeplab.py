@@ -52,9 +52,7 @@ class _Block(nn.Module):
         self.reduce = _Unit(nn.Conv2d(source, middle, 1, stride, bias=False))
         self.conv3x3 = _Unit(nn.Conv2d(middle, middle, 3, 1, rate, rate, bias=False))
         self.increase = _Unit(nn.Conv2d(middle, out, 1, bias=False), relu=False)
-        self.shortcut = (
-            _Unit(nn.Conv2d(source, out, 1, stride, bias=False), relu=False) if first else nn.Identity()
-        )
+        self.shortcut = _Unit(nn.Conv2d(source, out, 1, stride, bias=False), relu=False) if first else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return nnf.relu(self.increase(self.conv3x3(self.reduce(x))) + self.shortcut(x))

@@ -30,9 +30,7 @@ from stages.nets.mmseg.data import Crops, StepSampler, resize
 CLASSES = ("background", "red", "blue")
 SPEC = network.Network(backbone="tiny", classes=CLASSES, crop=33, freeze_bn=False, channels_last=False)
 RATES = optim.Rates(lr=2e-3)
-SETTINGS = runner.Settings(
-    SPEC, steps=6, batch=4, crop_scales=(0.5, 1.0), rates=RATES, log_every=1, save_seconds=0.0
-)
+SETTINGS = runner.Settings(SPEC, steps=6, batch=4, crop_scales=(0.5, 1.0), rates=RATES, log_every=1, save_seconds=0.0)
 CPU = torch.device("cpu")
 
 
@@ -99,9 +97,7 @@ def test_resume_after_sigkill_gives_the_same_bits(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     unbroken = train(tmp_path / "unbroken")
-    process = multiprocessing.get_context("spawn").Process(
-        target=train_until_killed, args=(tmp_path / "broken",)
-    )
+    process = multiprocessing.get_context("spawn").Process(target=train_until_killed, args=(tmp_path / "broken",))
     process.start()
     process.join(timeout=240)
     assert process.exitcode == -signal.SIGKILL
@@ -125,9 +121,7 @@ def test_accumulation_equals_the_whole_batch(tmp_path: Path) -> None:
         image, mask = read(item)
         return image, np.where(mask == 255, 0, mask).astype(np.uint8)
 
-    whole = replace(
-        SETTINGS, network=replace(SPEC, freeze_bn=True, loss="plain"), steps=3, crop_scales=(1.0,)
-    )
+    whole = replace(SETTINGS, network=replace(SPEC, freeze_bn=True, loss="plain"), steps=3, crop_scales=(1.0,))
     nets = []
     for accumulate in (1, 2):
         settings = replace(whole, accumulate=accumulate)
@@ -151,9 +145,7 @@ def test_frozen_batch_norm_keeps_statistics_and_affine(tmp_path: Path) -> None:
 def test_bfloat16_and_channels_last_follow_float32(tmp_path: Path) -> None:
     losses: dict[str, list[float]] = {"32-true": [], "bf16-mixed": []}
     for precision, rows in losses.items():
-        settings = replace(
-            SETTINGS, steps=3, precision=precision, network=replace(SPEC, channels_last=precision[0] == "b")
-        )
+        settings = replace(SETTINGS, steps=3, precision=precision, network=replace(SPEC, channels_last=precision[0] == "b"))
         train(
             tmp_path / precision,
             settings,
@@ -224,9 +216,7 @@ def test_balanced_cross_entropy_without_foreground_or_label() -> None:
     logits = torch.zeros(1, 2, 1, 3, requires_grad=True)
     background = balanced_cross_entropy(logits, torch.tensor([[[0, 0, 255]]]))
     assert background.item() == pytest.approx(math.log(2))
-    void = balanced_cross_entropy(logits, torch.full((1, 1, 3), 255)) + cross_entropy(
-        logits, torch.full((1, 1, 3), 255)
-    )
+    void = balanced_cross_entropy(logits, torch.full((1, 1, 3), 255)) + cross_entropy(logits, torch.full((1, 1, 3), 255))
     void.backward()
     assert void.item() == 0 and logits.grad is not None and not logits.grad.any()
 

@@ -24,9 +24,7 @@ def scale_images(images: Tensor, factor: float) -> Tensor:
     """
     if factor == 1:
         return images
-    return nnf.interpolate(
-        images, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False
-    )
+    return nnf.interpolate(images, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False)
 
 
 def multiscale_maximum(pyramid: Sequence[Tensor]) -> Tensor:

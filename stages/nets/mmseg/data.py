@@ -101,9 +101,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     Of each batch, process RANK of WORLD takes every WORLD-th item.
     """
 
-    def __init__(
-        self, items: int, batch: int, start: int, steps: int, seed: int, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, items: int, batch: int, start: int, steps: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.items, self.batch, self.start, self.steps, self.seed = items, batch, start, steps, seed
         self.rank, self.world = rank, world
 

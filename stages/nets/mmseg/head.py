@@ -34,9 +34,7 @@ class ASPP(nn.Module):
 class DeepLabV2Head(BaseDecodeHead):
     """ASPP on the last map of the trunk, within mmsegmentation's interface of heads."""
 
-    def __init__(
-        self, in_channels: int, num_classes: int, rates: Sequence[int] = RATES, **kwargs: Any
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, rates: Sequence[int] = RATES, **kwargs: Any) -> None:
         settings = {
             "channels": in_channels,
             "out_channels": num_classes,

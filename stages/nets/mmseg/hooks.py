@@ -39,9 +39,7 @@ class ProgressHook(Hook):
     def __init__(self, on_step: OnStep, poly: PolyHook, log_every: int) -> None:
         self.on_step, self.poly, self.log_every = on_step, poly, log_every
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         passes = batch_idx + 1
         step, rest = divmod(passes, self.poly.accumulate)
         if rest or (step % self.log_every and passes != runner.max_iters):
@@ -65,9 +63,7 @@ class StateHook(Hook):
         self.folder, self.seconds, self.accumulate = folder, seconds, accumulate
         self.written = time.monotonic()
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         step, rest = divmod(batch_idx + 1, self.accumulate)
         due = batch_idx + 1 == runner.max_iters or time.monotonic() - self.written >= self.seconds
         if rest or not due or not is_main_process():

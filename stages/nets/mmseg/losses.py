@@ -21,9 +21,7 @@ class _PixelLoss(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
 
-    def forward(
-        self, pred: Tensor, target: Tensor, weight: Any = None, ignore_index: int = VOID, **_: Any
-    ) -> Tensor:
+    def forward(self, pred: Tensor, target: Tensor, weight: Any = None, ignore_index: int = VOID, **_: Any) -> Tensor:
         """pred (B,C,h,w), target (B,h,w) → scalar. Raises ValueError on pixel weights."""
         if weight is not None:
             raise ValueError(f"{type(self).__name__} takes no pixel weights")

@@ -15,11 +15,11 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from stages.core.errors import StageError
-from stages.core.files import write_atomic
+from stages.core.training import save_tensors
 from stages.formulas.segmentation import multiscale_maximum, resize_logits
 from stages.nets.backbones import TRUNKS, build
 from stages.nets.mmseg import head, losses, segmentor, trunk
-from stages.nets.mmseg.data import MEAN, STD
+from stages.nets.mmseg.data import MEAN, STD, Array
 
 # Importing them registers what the configuration below names.
 REGISTERED = (
@@ -52,9 +52,7 @@ def config(spec: Network) -> dict[str, Any]:
             "not a loss of DeepLabV2",
             f"Use one of: {', '.join(losses.LOSSES)}",
         )
-    width = (
-        build(spec.backbone, spec.output_stride, dilate=True).channels[-1] if spec.backbone in TRUNKS else 0
-    )
+    width = build(spec.backbone, spec.output_stride, dilate=True).channels[-1] if spec.backbone in TRUNKS else 0
     return {
         "type": "MultiScaleEncoderDecoder",
         "data_preprocessor": {
@@ -90,17 +88,14 @@ def make(spec: Network) -> segmentor.MultiScaleEncoderDecoder:
     if spec.backbone not in TRUNKS:
         build(spec.backbone)  # raises the error that names the valid ones
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="``build_loss`` would be deprecated"
-        )  # mmsegmentation's own call
+        warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated")  # mmsegmentation's own call
         return cast(segmentor.MultiScaleEncoderDecoder, MODELS.build(config(spec)))
 
 
 def save(path: Path, net: torch.nn.Module, spec: Network, facts: dict[str, Any]) -> None:
     """Write weights and description, weights-only readable, in the layout of mmsegmentation's own files."""
     meta = {"network": asdict(spec), "dataset_meta": {"classes": spec.classes}, **facts}
-    value = {"state_dict": {key: tensor.cpu() for key, tensor in net.state_dict().items()}, "meta": meta}
-    write_atomic(path, lambda temporary: torch.save(value, temporary))
+    save_tensors(path, {"state_dict": {key: tensor.cpu() for key, tensor in net.state_dict().items()}, "meta": meta})
 
 
 def load(checkpoint: Path, device: torch.device | str) -> segmentor.MultiScaleEncoderDecoder:
@@ -125,17 +120,22 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-@torch.inference_mode()
 def logits(
     net: segmentor.MultiScaleEncoderDecoder,
-    image: Any,
+    image: Array,
     scales: Sequence[float] = segmentor.SCALES,
     flip: bool = False,
 ) -> Tensor:
-    """Logits (C,H,W) of one image (H,W,3) uint8 RGB, float32 on the network's device.
+    """Logits (C,H,W) of one image (H,W,3) uint8 RGB at its own size, float32 on the network's device."""
+    return resize_logits(grid_logits(net, image, scales, flip)[None], image.shape[:2])[0]
 
-    The maximum over SCALES on the grid of the one nearest to 1, with FLIP the mean of the image's and its
-    mirror image's, brought to the image's size bilinearly.
+
+@torch.inference_mode()
+def grid_logits(net: segmentor.MultiScaleEncoderDecoder, image: Array, scales: Sequence[float], flip: bool) -> Tensor:
+    """Logits (C,h,w) of one image (H,W,3) uint8 RGB on the network's grid, float32.
+
+    The maximum over SCALES on the grid of the one nearest to 1; with FLIP the mean of the image's and its mirror
+    image's.
     """
     device = next(net.parameters()).device
     pixels = torch.from_numpy(image).to(device).permute(2, 0, 1).float()
@@ -143,6 +143,5 @@ def logits(
     batch = ((pixels - mean) / std)[None]
     views = torch.cat([batch, batch.flip(-1)]) if flip else batch
     order = sorted(scales, key=lambda scale: abs(math.log(scale)))
-    best = multiscale_maximum(net.pyramid(views, order)).float()
-    mean_view = (best[0] + best[1].flip(-1)) / 2 if flip else best[0]
-    return resize_logits(mean_view[None], image.shape[:2])[0]
+    best = multiscale_maximum([level.float() for level in net.pyramid(views, order)])
+    return (best[0] + best[1].flip(-1)) / 2 if flip else best[0]

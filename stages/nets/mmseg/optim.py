@@ -30,12 +30,7 @@ def parameter_groups(model: nn.Module, rates: Rates) -> list[dict[str, Any]]:
 
     Parameters that need no gradient (frozen batch-norm) are in none. Empty groups are left out.
     """
-    norm = {
-        id(p)
-        for m in model.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm)
-        for p in m.parameters()
-    }
+    norm = {id(p) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) for p in m.parameters()}
     members: dict[str, list[nn.Parameter]] = {"trunk": [], "norm": [], "head_weight": [], "head_bias": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -74,9 +69,7 @@ class Bf16OptimWrapper(OptimWrapper):
             yield
 
 
-def wrap(
-    model: nn.Module, rates: Rates, device: torch.device, precision: str, accumulate: int
-) -> OptimWrapper:
+def wrap(model: nn.Module, rates: Rates, device: torch.device, precision: str, accumulate: int) -> OptimWrapper:
     """SGD over the groups, in the wrapper of PRECISION: 32-true, bf16-mixed or 16-mixed (CUDA only)."""
     sgd = torch.optim.SGD(parameter_groups(model, rates), lr=rates.lr, momentum=rates.momentum)
     if precision == "bf16-mixed":

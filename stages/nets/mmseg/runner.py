@@ -69,9 +69,7 @@ class StepLoop(IterBasedTrainLoop):
 class QuietRunner(Runner):
     """A Runner that prints nothing, writes one log file, keeps to its device and resumes from our state."""
 
-    def __init__(
-        self, device: torch.device, kept: dict[str, Any] | None, accumulate: int, **kwargs: Any
-    ) -> None:
+    def __init__(self, device: torch.device, kept: dict[str, Any] | None, accumulate: int, **kwargs: Any) -> None:
         self.device, self.kept, self.accumulate = device, kept, accumulate
         super().__init__(**kwargs)
 
@@ -140,9 +138,7 @@ def train(
     )
     start = kept["step"] * settings.accumulate if kept else 0
     passes = settings.steps * settings.accumulate
-    sampler = StepSampler(
-        items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world
-    )
+    sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world)
     runner = _runner(settings, net, dataset, sampler, kept, work_dir, device, on_step)
     try:
         runner.train()

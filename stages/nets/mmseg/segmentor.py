@@ -48,11 +48,9 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
 
     def pyramid(self, images: Tensor, scales: Sequence[float] | None = None) -> list[Tensor]:
         """Normalised images (B,3,H,W) → logits (B,C,h_i,w_i), one entry a scale, in the order of SCALES."""
-        images = images.contiguous(memory_format=self.memory_format)
-        return [
-            self.decode_head.forward(self.extract_feat(scale_images(images, scale)))
-            for scale in scales or self.scales
-        ]
+        views = (scale_images(images, scale) for scale in scales or self.scales)
+        placed = (view.contiguous(memory_format=self.memory_format) for view in views)
+        return [self.decode_head.forward(self.extract_feat(view)) for view in placed]
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """One loss a scale and one on the maximum, on labels brought to each grid; mmengine adds them up."""
@@ -64,9 +62,7 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
 
     def _level_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         head = self.decode_head
-        return head.loss_decode(
-            logits, resize_labels(labels, logits.shape[-2:]), ignore_index=head.ignore_index
-        )
+        return head.loss_decode(logits, resize_labels(labels, logits.shape[-2:]), ignore_index=head.ignore_index)
 
     def _forward(self, inputs: Tensor, data_samples: Any = None) -> Tensor:
         """The maximum over scales, on the grid of the first: (B,3,H,W) → (B,C,h,w)."""

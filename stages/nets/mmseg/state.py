@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.core.files import write_atomic
+from stages.core.training import save_tensors
 
 FILE = "state.pth"
 
@@ -49,7 +49,7 @@ def keep(folder: Path, net: nn.Module, optimizer: Any, step: int) -> None:
         "step": step,
         "generators": generators(),
     }
-    write_atomic(folder / FILE, lambda path: torch.save(state, path))
+    save_tensors(folder / FILE, state)
 
 
 def read(folder: Path) -> dict[str, Any] | None:

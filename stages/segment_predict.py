@@ -1,0 +1,169 @@
+"""segment_predict — DeepLabV2 → predictions on the validation split, with and without dense CRF (BAS, section 5.1)."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core.config import Field, Section
+from stages.core.stage import Context, Outputs
+
+if TYPE_CHECKING:
+    from stages.data.dataset import Sample
+
+NEEDS = ("segment_train",)
+SHARED = ("eval",)
+READS = ("val",)
+SHOWN = 10  # images on the contact sheet
+SCRATCH = "logits"  # kept between the network and the CRF, removed when the stage is done
+
+
+class Config(Section):
+    """How the network is tested; the defaults are the public recipe's, the CRF's kernels DeepLab's."""
+
+    scales: tuple[float, ...] = Field((1.0, 0.5, 0.75), description="Image scales, of which the maximum is taken.", min_length=1)
+    flip: bool = Field(True, description="Also run the mirror image and take the mean of both; the public recipe does not.")
+    crf: bool = Field(True, description="Refine the predictions by a dense CRF, in worker processes.")
+    crf_iterations: int = Field(10, description="Mean-field iterations of the CRF.", ge=1)
+    smooth_width: float = Field(1.0, description="Width of the smoothness kernel, in pixels.", gt=0)
+    smooth_weight: float = Field(3.0, description="Weight of the smoothness kernel.", ge=0)
+    colour_width: float = Field(67.0, description="Width of the colour kernel, in pixels.", gt=0)
+    colour_range: float = Field(3.0, description="Width of the colour kernel, in grey levels (RGB).", gt=0)
+    colour_weight: float = Field(4.0, description="Weight of the colour kernel.", ge=0)
+
+
+@dataclass(frozen=True)
+class Refine:
+    """What a worker process needs to refine one prediction beside its image."""
+
+    config: Config
+    folder: Path
+
+    def __call__(self, sample: Sample) -> None:
+        """Stored logits → probabilities at the image's size → dense CRF → index PNG."""
+        import torch
+
+        from stages.core.files import write_atomic
+        from stages.data.images import read_image, write_mask
+        from stages.formulas import crf
+        from stages.formulas.segmentation import resize_logits
+
+        image = read_image(sample.image)
+        logits = resize_logits(torch.from_numpy(read_logits(self.folder, sample.id))[None], image.shape[:2])
+        kernels = crf.Kernels(
+            smooth_width=self.config.smooth_width,
+            smooth_weight=self.config.smooth_weight,
+            colour_width=self.config.colour_width,
+            colour_range=self.config.colour_range,
+            colour_weight=self.config.colour_weight,
+            iterations=self.config.crf_iterations,
+        )
+        posterior = crf.refine_probabilities(image, logits[0].softmax(0).numpy(), kernels)
+        labels = posterior.argmax(0).astype("uint8")
+        write_atomic(prediction_path(self.folder, "crf", sample.id), lambda temporary: write_mask(temporary, labels))
+
+
+def run(config: Config, ctx: Context) -> Outputs:
+    """Write one prediction an image, and one after the CRF, then score both where true masks are there."""
+    from stages.core import processes, sharding
+    from stages.data import scoring
+    from stages.nets.mmseg import network, runner
+
+    samples = ctx.dataset.split("val")
+    kinds = ("plain", "crf") if config.crf else ("plain",)
+    net = network.load(ctx.input("segment_train") / runner.CHECKPOINT, ctx.runtime.fabric.device)
+    sharding.each(
+        samples, lambda s: _reached(config, ctx.out, s.id), lambda s: _predict(net, s, config, ctx), "predictions", ctx
+    )
+    if config.crf:
+        preload = ["stages.data.images", "stages.formulas.crf", "stages.formulas.segmentation", __name__]
+        refine = Refine(config, ctx.out)
+        processes.each(samples, lambda s: prediction_path(ctx.out, "crf", s.id), refine, "dense CRF", ctx, preload)
+    scores = scoring.Scores()
+    _score(kinds, ctx, scores)
+    _sheet(kinds, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    shutil.rmtree(ctx.out / SCRATCH, ignore_errors=True)
+    files = [prediction_path(Path(), kind, sample.id) for kind in kinds for sample in samples]
+    notes = {"images": len(samples), "scales": list(config.scales), "flip": config.flip}
+    return Outputs([*files, Path("predictions.png")], scores.metrics, scores.classes, notes)
+
+
+def prediction_path(folder: Path, kind: str, image_id: str) -> Path:
+    """Where the prediction of an image lies; KIND is "plain" or "crf"."""
+    return folder / kind / f"{image_id}.png"
+
+
+def logits_path(folder: Path, image_id: str) -> Path:
+    """Where the logits of an image wait for the CRF."""
+    return folder / SCRATCH / f"{image_id}.npy"
+
+
+def _reached(config: Config, folder: Path, image_id: str) -> Path:
+    """The file that shows that the network has seen an image; logits go once the CRF has used all of them."""
+    refined = prediction_path(folder, "crf", image_id)
+    if not config.crf:
+        return prediction_path(folder, "plain", image_id)
+    return refined if refined.exists() else logits_path(folder, image_id)
+
+
+def read_logits(folder: Path, image_id: str) -> Any:
+    """The stored logits (C,h,w) of an image, float32."""
+    import numpy as np
+
+    return np.load(logits_path(folder, image_id), allow_pickle=False).astype(np.float32)
+
+
+def _predict(net: Any, sample: Sample, config: Config, ctx: Context) -> None:
+    """Logits of one image: their argmax at its size as an index PNG, then, for the CRF, themselves."""
+    import numpy as np
+
+    from stages.core.files import write_atomic
+    from stages.data.images import read_image, write_mask
+    from stages.formulas.segmentation import resize_logits
+    from stages.nets.mmseg import network
+
+    image = read_image(sample.image)
+    with ctx.runtime.fabric.autocast():
+        logits = network.grid_logits(net, image, config.scales, config.flip)
+    labels = resize_logits(logits[None], image.shape[:2])[0].argmax(0).byte().cpu().numpy()
+    write_atomic(prediction_path(ctx.out, "plain", sample.id), lambda temporary: write_mask(temporary, labels))
+    if config.crf:
+        stored = logits.half().cpu().numpy()
+        write_atomic(logits_path(ctx.out, sample.id), lambda temporary: np.save(temporary, stored))
+
+
+def _score(kinds: tuple[str, ...], ctx: Context, scores: Any) -> None:
+    """mIoU of the predictions, plain and after the CRF."""
+    import numpy as np
+
+    from stages.data import scoring
+    from stages.data.images import read_mask
+    from stages.formulas import metrics
+
+    pairs = scoring.with_truth(ctx.dataset, "val")
+    if pairs is None:
+        ctx.log.info("segment_predict: no true masks, nothing is scored")
+        return
+    count = len(ctx.dataset.classes) + 1
+    with ctx.track("scoring predictions", len(kinds) * len(pairs)) as meter:
+        for kind in kinds:
+            matrix = np.zeros((count, count), dtype=np.int64)
+            for sample, truth in pairs:
+                matrix += metrics.confusion(truth, read_mask(prediction_path(ctx.out, kind, sample.id)), count)
+                meter.advance()
+            scores.add(f"val/network/{kind}", matrix, ctx.dataset.classes, ctx.shared["eval"].subset or {})
+
+
+def _sheet(kinds: tuple[str, ...], ctx: Context, samples: tuple[Sample, ...]) -> None:
+    """A contact sheet: image and predictions."""
+    from stages.data import sheets
+    from stages.data.images import overlay, read_image, read_mask
+
+    rows = []
+    for sample in samples:
+        image = read_image(sample.image)
+        rows.append([image, *(overlay(image, read_mask(prediction_path(ctx.out, kind, sample.id))) for kind in kinds)])
+    captions = {"plain": "network", "crf": "network + CRF"}
+    sheets.write_sheet(ctx.out / "predictions.png", ["image", *(captions[kind] for kind in kinds)], rows)
