@@ -36,6 +36,10 @@ class Config(Section):
     radius: int = Field(10, description="Pairs of pixels nearer than this are taught, in steps of the stride-4 grid.", ge=2)
     edge_lr: float = Field(0.1, description="Learning rate of the boundary branch.", gt=0)
     displacement_lr: float = Field(1.0, description="Learning rate of the displacement branch.", gt=0)
+    displacement: bool = Field(
+        True,
+        description="Train the displacement branch too. Semantic masks need boundaries alone, and get the same ones without.",
+    )
     momentum: float = Field(0.0, description="SGD momentum; the code behind the published numbers runs without.", ge=0, lt=1)
     weight_decay: float = Field(1e-4, description="SGD weight decay.", ge=0)
     poly_power: float = Field(0.9, description="Power of the polynomial decay of the learning rate.", gt=0)
@@ -70,7 +74,8 @@ def run(config: Config, ctx: Context) -> Outputs:
         return training.batches(views, config.batch, steps, start, seed, ctx.runtime.workers)
 
     training.fit(net, _optimizer(net, config), plan, loader, _Step(net, config, ctx), ctx)
-    _centre(net, samples[:: max(len(samples) // max(config.centre_images, 1), 1)][: config.centre_images], config, ctx)
+    if config.displacement:
+        _centre(net, samples[:: max(len(samples) // max(config.centre_images, 1), 1)][: config.centre_images], config, ctx)
     irn.save(net, ctx.out / "network.safetensors")
     last = training.read_curves(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/loss/{name}": value for name, value in last.items() if name not in ("step", "lr_factor")}
@@ -119,13 +124,17 @@ class _Step:
     def __init__(self, net: Irn, config: Config, ctx: Context) -> None:
         self._runtime, self._config = ctx.runtime, config
         self._model = ctx.runtime.fabric.setup_module(net)
+        self._model.mark_forward_method("edge_logits")
 
     def __call__(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
         from stages.formulas import affinity
 
         images, labels = batch
-        maps = self._model(self._runtime.place(images, self._config.channels_last))
+        images = self._runtime.place(images, self._config.channels_last)
         quarter = affinity.quarter_labels(self._runtime.place(labels))
+        if not self._config.displacement:
+            return affinity.irn_losses(self._model.edge_logits(images).float(), None, quarter, self._config.radius)
+        maps = self._model(images)
         return affinity.irn_losses(maps.edge_logits.float(), maps.displacement.float(), quarter, self._config.radius)
 
 

@@ -24,7 +24,7 @@ from stages.data import dataset as datasets
 from stages.data import demo, seedfile, views
 from stages.data.images import read_mask
 from stages.formulas import metrics
-from stages.nets import backbones, bas
+from stages.nets import backbones, bas, irn
 
 TRAIN = irn_train.Config(backbone="tiny", weights="seed", crop=80, batch=2, epochs=4, radius=5, centre_images=2)
 
@@ -160,6 +160,19 @@ def test_an_interrupted_training_ends_with_the_same_bits(labelled: Path, folder:
     assert torch.load(whole.out / "state.pth", weights_only=True)["step"] < 12
     irn_train.run(TRAIN, whole)
     assert (whole.out / "network.safetensors").read_bytes() == expected
+
+
+def test_boundaries_are_the_same_without_displacements(labelled: Path, folder: Path) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    ctx, nets = context(folder, "irn_train"), []
+    for displacement in (True, False):
+        outputs = irn_train.run(TRAIN.model_copy(update={"displacement": displacement}), ctx)
+        assert ("train/loss/fg_displacement" in outputs.metrics) == displacement
+        nets.append(irn.load(ctx.out / "network.safetensors"))
+        shutil.rmtree(ctx.out)
+    for one, other in zip(nets[0].branches()[0], nets[1].branches()[0], strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(nets[0].branches()[1][0], nets[1].branches()[1][0])
 
 
 def test_training_and_masks_without_any_true_mask(labelled: Path, folder: Path) -> None:

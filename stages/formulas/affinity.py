@@ -34,12 +34,7 @@ WEIGHTS = {
 def offsets(radius: int) -> tuple[Offset, ...]:
     """Half of the offsets (dy,dx) nearer than RADIUS, shortest paths first (34 for 5, 152 for 10)."""
     ahead = [(0, dx) for dx in range(1, radius)]
-    ahead += [
-        (dy, dx)
-        for dy in range(1, radius)
-        for dx in range(1 - radius, radius)
-        if dy * dy + dx * dx < radius**2
-    ]
+    ahead += [(dy, dx) for dy in range(1, radius) for dx in range(1 - radius, radius) if dy * dy + dx * dx < radius**2]
     return tuple(sorted(ahead, key=lambda offset: len(path(offset))))
 
 
@@ -157,9 +152,7 @@ class _DisplacementSums(torch.autograd.Function):
             difference = source - source_window(field, radius, step)
             wanted = field.new_tensor(step).view(1, 2, 1, 1)
             kind = kinds[:, index, None]
-            for row, (pairs, error) in enumerate(
-                ((FOREGROUND, difference - wanted), (BACKGROUND, difference))
-            ):
+            for row, (pairs, error) in enumerate(((FOREGROUND, difference - wanted), (BACKGROUND, difference))):
                 error = error.masked_fill_(kind != pairs, 0)
                 sums[row] += error.abs().sum()
                 slope = error.sign_()
@@ -189,17 +182,17 @@ def displacement_losses(field: Tensor, kinds: Tensor, radius: int) -> dict[str, 
     }
 
 
-def irn_losses(edge_logits: Tensor, field: Tensor, labels: Tensor, radius: int) -> dict[str, Tensor]:
-    """All five named terms and their weighted sum "total" from logits (B,1,H,W), field (B,2,H,W), labels
-    (B,H,W).
+def irn_losses(edge_logits: Tensor, field: Tensor | None, labels: Tensor, radius: int) -> dict[str, Tensor]:
+    """All named terms and their weighted sum "total" from logits (B,1,H,W), field (B,2,H,W), labels (B,H,W).
 
-    total = (mean of bg and fg affinity + neg affinity) / 2 + (fg + bg displacement) / 2.
+    total = (mean of bg and fg affinity + neg affinity) / 2 + (fg + bg displacement) / 2. Without a field the
+    terms of affinity alone.
     """
     kinds = pair_labels(labels, radius)
-    terms = affinity_losses(torch.sigmoid(edge_logits[:, 0]), kinds, radius) | displacement_losses(
-        field, kinds, radius
-    )
-    terms["total"] = torch.stack([WEIGHTS[name] * terms[name] for name in TERMS]).sum()
+    terms = affinity_losses(torch.sigmoid(edge_logits[:, 0]), kinds, radius)
+    if field is not None:
+        terms |= displacement_losses(field, kinds, radius)
+    terms["total"] = torch.stack([WEIGHTS[name] * value for name, value in terms.items()]).sum()
     return terms
 
 
