@@ -134,8 +134,9 @@ class _Bar:
 
     def advance(self, steps: int = 1, **values: float) -> None:
         rate = self._pace.add(steps)
-        text = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
-        self._progress.update(self._task, advance=steps, rate=rate, **({"values": text} if values else {}))
+        self._progress.update(self._task, advance=steps, rate=rate)
+        if values:
+            self._progress.update(self._task, values="  ".join(f"{key} {value:.3g}" for key, value in values.items()))
 
 
 class _Pace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stages.core.config import Field, Section
 from stages.core.stage import Context, Outputs
@@ -32,8 +32,8 @@ class Config(Section):
     radius: int = Field(5, description="A step of the walk reaches pixels nearer than this, on the stride-4 grid.", ge=2)
     beta: float = Field(10.0, description="Exponent on the affinities.", gt=0)
     exp_times: int = Field(8, description="The walk takes 2^exp_times steps.", ge=0, le=12)
-    method: str = Field(
-        "chebyshev", pattern="^(chebyshev|exact)$", description="chebyshev: an expansion, error 1e-5; exact: every step."
+    method: Literal["chebyshev", "exact"] = Field(
+        "chebyshev", description="chebyshev: an expansion, error 1e-5; exact: every step."
     )
     pad: int = Field(0, description="Pad smaller images to this square before the network; the public code takes 512.", ge=0)
     channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")

@@ -157,7 +157,7 @@ class Run:
         """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
         import yaml
 
-        values = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
+        values = {name: section.plain() for name, section in self.sections.items()}
         path, old = self.folder / "config.yaml", _saved_data(self.folder)
         moved = any(key in old and old[key] != values["data"][key] for key in ("reader", "root"))
         if moved and self._other_data():

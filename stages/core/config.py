@@ -1,52 +1,159 @@
-"""Strict, typed, frozen configuration: unknown keys and wrong types are errors that say what to write instead."""
+"""Strict, typed, frozen configuration: unknown keys and wrong types are errors that say what to write instead.
+
+These few lines stand in for a validation library: importing one alone takes half of what `bas status` may take.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import json
+import math
 import re
-from typing import Any, TypeVar, get_args
-
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic import Field as Field
+from collections.abc import Mapping, Sequence
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from stages.core.errors import StageError
 
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
 
-class Section(BaseModel):
-    """A section of the configuration: frozen, no unknown key, no silent conversion."""
+    def dataclass_transform(**_: Any) -> Any:
+        """A word to type checkers."""
+        return lambda kind: kind
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a value must hold to: bounds of a number, length of a sequence."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    min_length: int | None = None
+
+    def check(self, value: Any) -> None:
+        """Raise ValueError, in words, when VALUE breaks a bound."""
+        if self.min_length is not None and len(value) < self.min_length:
+            raise ValueError(f"needs at least {self.min_length} entries")
+        if isinstance(value, (int, float)):
+            self._check_number(value)
+
+    def _check_number(self, value: float) -> None:
+        bounds = (
+            (self.ge, "at least", lambda bound: value >= bound),
+            (self.gt, "greater than", lambda bound: value > bound),
+            (self.le, "at most", lambda bound: value <= bound),
+            (self.lt, "less than", lambda bound: value < bound),
+        )
+        broken = [f"{words} {bound:g}" for bound, words, holds in bounds if bound is not None and not holds(bound)]
+        if broken:
+            raise ValueError(f"must be {broken[0]}")
+
+
+def Field(
+    default: Any,
+    *,
+    description: str,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    min_length: int | None = None,
+) -> Any:
+    """A setting of a Section: its default, the sentence that says what it is, and its limits."""
+    metadata = {"description": description, "limits": Limits(ge, gt, le, lt, min_length)}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+class Section:
+    """A section of the configuration: subclasses are frozen dataclasses whose fields are all made by `Field`."""
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def plain(self, exclude: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """The settings as JSON values, without those named in EXCLUDE."""
+        return {key: _plain(value) for key, value in vars(self).items() if key not in exclude}
 
 
 S = TypeVar("S", bound=Section)
 
 
-def validate(section: type[S], values: dict[str, Any], where: str) -> S:
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.plain()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _settings(section: type[Section]) -> dict[str, dataclasses.Field[Any]]:
+    """The settings of a section by name."""
+    return {item.name: item for item in dataclasses.fields(section)}  # type: ignore[arg-type]
+
+
+def validate(section: type[S], values: Any, where: str) -> S:
     """Build SECTION from plain values. Raises StageError that names the first bad key and the nearest valid one."""
+    if not isinstance(values, Mapping):
+        raise StageError(f"Bad value for {where}", f"it is a table of settings, got {values!r}", f"Write {where}: {{key: value}}")
+    known, kinds = _settings(section), get_type_hints(section)
+    for key in values:
+        if key not in known:
+            raise unknown_key(f"{where}.{key}", str(key), list(known))
+    return section(**{key: _setting(known[key], kinds[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def _setting(setting: dataclasses.Field[Any], kind: Any, value: Any, where: str) -> Any:
     try:
-        return section.model_validate_json(json.dumps(values, default=str))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        keys = [str(part) for part in first["loc"]]
-        full = ".".join([where, *keys])
-        if first["type"] == "extra_forbidden":
-            raise unknown_key(full, keys[-1], list(_owner(section, keys).model_fields)) from None
-        got = f", got {first['input']!r}" if keys else ""
-        raise StageError(f"Bad value for {full}", first["msg"] + got, _describe(section, keys)) from None
+        typed = _typed(value, kind, where)
+        setting.metadata["limits"].check(typed)
+    except ValueError as error:
+        raise StageError(
+            f"Bad value for {where}", f"{error}, got {value!r}", f"It is: {setting.metadata['description']}"
+        ) from None
+    return typed
 
 
-def _owner(section: type[Section], keys: list[str]) -> type[Section]:
-    """The section that the last of KEYS belongs to: SECTION itself, or one nested in it."""
-    for key in keys[:-1]:
-        kinds = get_args(section.model_fields[key].annotation) or (section.model_fields[key].annotation,)
-        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
-    return section
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """VALUE as KIND, without any silent conversion but int to float and list to tuple. Raises ValueError in words."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value not in inner or isinstance(value, bool):
+            raise ValueError(f"must be one of {', '.join(map(str, inner))}")
+        return value
+    if origin in (Union, UnionType):
+        return None if value is None and NoneType in inner else _typed(value, next(k for k in inner if k is not NoneType), where)
+    if origin is tuple or origin is Sequence:
+        return _typed_list(value, inner, where)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError("must be a table")
+        return {str(key): _typed(item, inner[1], where) for key, item in value.items()}
+    return validate(kind, value, where) if issubclass(kind, Section) else _scalar(value, kind)
 
 
-def _describe(section: type[Section], keys: list[str]) -> str:
-    field = section.model_fields.get(keys[0]) if keys else None
-    return f"It is: {field.description}" if field is not None and field.description else "Correct the value"
+def _typed_list(value: Any, inner: Sequence[Any], where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("must be a list")
+    kinds = [inner[0]] * len(value) if len(inner) == 1 or inner[1] is Ellipsis else list(inner)
+    if len(kinds) != len(value):
+        raise ValueError(f"must be a list of {len(kinds)}")
+    return tuple(_typed(item, kind, where) for item, kind in zip(value, kinds, strict=True))
+
+
+_WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _scalar(value: Any, kind: type) -> Any:
+    accepted = (int, float) if kind is float else (kind,)
+    wrong_flag = isinstance(value, bool) and kind is not bool
+    if wrong_flag or not isinstance(value, accepted) or (kind is float and not math.isfinite(value)):
+        raise ValueError(f"must be {_WORDS[kind]}")
+    return kind(value)
 
 
 def unknown_key(full: str, key: str, valid: list[str]) -> StageError:
@@ -85,7 +192,7 @@ def read_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())[:160]) from error
 
 
-def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     """BASE with the values of UPDATE, section by section; neither is changed."""
     merged = dict(base)
     for key, value in update.items():

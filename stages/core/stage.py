@@ -24,7 +24,7 @@ from stages.core.runtime import Runtime
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
-NOT_CONTENT = {"weights"}  # settings that name a file: its content counts, not its path
+NOT_CONTENT = frozenset({"weights"})  # settings that name a file: its content counts, not its path
 
 
 class Meter(Protocol):
@@ -91,7 +91,7 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Everything that decides a stage's result: settings, inputs' digests, images and labels, initial weights."""
     name = stage.__name__.rsplit(".", 1)[-1]
-    config = {key: sections[key].model_dump(mode="json", exclude=NOT_CONTENT) for key in (name, *stage.SHARED)}
+    config = {key: sections[key].plain(NOT_CONTENT) for key in (name, *stage.SHARED)}
     inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in stage.NEEDS}
     data = {split: dataset.digest(split, hashes) for split in stage.READS}
     weights = getattr(sections[name], "weights", None)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from stages.core.config import Field, Section
+from stages.core.config import Field, Section, validate
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest
 from stages.data import voc
@@ -33,7 +33,7 @@ class Config(Section):
     score: str = Field("train", description="List, part of train, whose masks score the seeds and pseudo masks.")
     val: str = Field("val", description="List for the final numbers; nothing is chosen on it.")
     require_labels: bool = Field(False, description="Make an image without a label an error instead of leaving it out.")
-    generate: Generated = Field(Generated.model_validate({}), description="demo: counts, size and seed of the generated images.")
+    generate: Generated | None = Field(None, description="demo: counts, size and seed of the generated images.")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def open_dataset(config: Config, run_dir: Path) -> Dataset:
     if config.reader == "demo":
         from stages.data import demo
 
-        wanted = config.generate
+        wanted = config.generate or validate(Generated, {}, "data.generate")
         root = demo.generate(run_dir / "data", wanted.train, wanted.val, wanted.size, wanted.seed)
     elif config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
