@@ -1,0 +1,201 @@
+"""The two segmentation stages on a few generated images, the pseudo masks being the true ones."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stages import segment_predict, segment_train
+from stages.core import training
+from stages.core.config import validate
+from stages.core.errors import StageError
+from stages.core.runtime import Config as RuntimeConfig
+from stages.core.runtime import Runtime
+from stages.core.stage import Context
+from stages.data import dataset as datasets
+from stages.data import demo
+from stages.data.images import read_mask, write_mask
+from stages.formulas import metrics
+from stages.nets import backbones, bas
+from stages.nets.mmseg import network, runner, state
+
+TRAIN = segment_train.Config(
+    backbone="tiny", weights="seed", steps=12, batch=4, crop=65, crop_scales=(1.0,), lr=2e-3, freeze_bn=False
+)
+SUBSET = {"mIoU-2": [0, 1]}
+
+
+class Counter:
+    """A progress display that counts, and stops the work after a number of advances, as Ctrl-C would."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.advances, self._stop_after = 0, stop_after
+
+    @contextmanager
+    def track(self, label: str, total: int, done: int = 0) -> Iterator[Counter]:
+        yield self
+
+    def advance(self, steps: int = 1, **values: float) -> None:
+        self.advances += 1
+        if self.advances == self._stop_after:
+            raise KeyboardInterrupt
+
+
+def context(folder: Path, stage: str, reporter: Any = None, workers: int = 0) -> Context:
+    root = demo.generate(folder / "data", 6, 3)
+    data = datasets.open_dataset(datasets.Config(reader="voc", root=str(root), train="train"), folder)
+    runtime = Runtime(RuntimeConfig(device="cpu", precision="32-true", workers=workers))
+    shared = {"eval": SimpleNamespace(subset=SUBSET)}
+    return Context(folder, stage, data, shared, runtime, reporter or Counter(), logging.getLogger("test"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a random seed network and the true masks in the place of the pseudo masks."""
+    folder = tmp_path_factory.mktemp("run")
+    ctx = context(folder, "segment_train")
+    (folder / "seed_train").mkdir()
+    (folder / "irn_masks" / "masks").mkdir(parents=True)
+    torch.manual_seed(0)
+    trunk = backbones.build("tiny")
+    classes = len(ctx.dataset.classes)
+    bas.save(bas.assemble(trunk, classes), trunk, classes, folder / "seed_train" / "network.safetensors")
+    for sample in ctx.dataset.split("train"):
+        write_mask(folder / "irn_masks" / "masks" / f"{sample.id}.png", read_mask(ctx.dataset.mask(sample)))
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared run."""
+    return shutil.copytree(prepared, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the prepared run with its segmentation network."""
+    folder = shutil.copytree(prepared, tmp_path_factory.mktemp("trained") / "run")
+    segment_train.run(TRAIN, context(folder, "segment_train"))
+    return folder
+
+
+def test_training_writes_a_network_curves_and_notes(trained: Path, folder: Path) -> None:
+    outputs = segment_train.run(TRAIN, context(folder, "segment_train"))
+    assert {str(file) for file in outputs.files} == {"network.pth", "curves.png"}
+    assert all((folder / "segment_train" / file).is_file() for file in outputs.files)
+    assert set(outputs.metrics) == {"train/loss", "train/loss/x1", "train/loss/x0.5", "train/loss/x0.75", "train/loss/max"}
+    assert outputs.notes["supervision"] == "pseudo" and outputs.notes["loaded"].startswith("weights seed")
+    assert training.read_curves(folder / "segment_train" / "curves.jsonl")[-1]["step"] == 12
+    twice = [torch.load(path / "segment_train" / "network.pth", weights_only=True) for path in (folder, trained)]
+    assert all(torch.equal(twice[0]["state_dict"][key], value) for key, value in twice[1]["state_dict"].items())
+    assert twice[0]["meta"]["dataset_meta"]["classes"][0] == "background"
+
+
+def test_training_reads_no_true_mask(folder: Path) -> None:
+    ctx = context(folder, "segment_train")
+    shutil.rmtree(ctx.dataset.root / "SegmentationClass")
+    segment_train.run(replace(TRAIN, steps=1), ctx)
+    assert (ctx.out / "network.pth").is_file()
+    with pytest.raises(StageError, match="supervision=pseudo"):
+        segment_train.run(replace(TRAIN, supervision="full"), ctx)
+
+
+def test_training_goes_on_after_an_interruption(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = segment_train._settings
+
+    def eager(config: segment_train.Config, ctx: Context) -> runner.Settings:
+        values = vars(settings(config, ctx)) | {"save_seconds": 0.0, "log_every": 5}
+        return runner.Settings(**values)
+
+    monkeypatch.setattr(segment_train, "_settings", eager)
+    with pytest.raises(KeyboardInterrupt):
+        segment_train.run(TRAIN, context(folder, "segment_train", Counter(stop_after=1)))
+    assert state.kept_step(folder / "segment_train") == 4
+    segment_train.run(TRAIN, context(folder, "segment_train"))
+    nets = [torch.load(path / "segment_train" / "network.pth", weights_only=True) for path in (folder, trained)]
+    assert all(torch.equal(nets[0]["state_dict"][key], value) for key, value in nets[1]["state_dict"].items())
+    steps = [row["step"] for row in training.read_curves(folder / "segment_train" / "curves.jsonl")]
+    assert steps == [5, 10, 12]
+
+
+def test_a_mask_of_another_size_is_named(folder: Path) -> None:
+    ctx = context(folder, "segment_train")
+    path = sorted((folder / "irn_masks" / "masks").glob("*.png"))[0]
+    write_mask(path, np.zeros((10, 12), np.uint8))
+    with pytest.raises(StageError, match=rf"{path.name}.*12x10 beside"):
+        segment_train.run(TRAIN, ctx)
+
+
+def test_weights_of_another_trunk_are_refused(folder: Path) -> None:
+    with pytest.raises(StageError, match="another network"):
+        segment_train.run(replace(TRAIN, backbone="resnet18"), context(folder, "segment_train"))
+
+
+def test_prediction_is_scored_with_and_without_crf(trained: Path) -> None:
+    pytest.importorskip("pydensecrf")
+    ctx = context(trained, "segment_predict", workers=2)
+    outputs = segment_predict.run(segment_predict.Config(), ctx)
+    samples = ctx.dataset.split("val")
+    assert len(list(outputs.files)) == 2 * len(samples) + 1
+    for kind in ("plain", "crf"):
+        matrix = sum(
+            metrics.confusion(
+                read_mask(ctx.dataset.mask(s)), read_mask(ctx.out / kind / f"{s.id}.png"), len(ctx.dataset.classes) + 1
+            )
+            for s in samples
+        )
+        assert outputs.metrics[f"val/network/{kind}/mIoU"] == pytest.approx(100 * metrics.miou(matrix), abs=0.01)
+        assert outputs.metrics[f"val/network/{kind}/mIoU-2"] == pytest.approx(100 * metrics.miou(matrix, [0, 1]), abs=0.01)
+        assert "background" in outputs.classes[f"val/network/{kind}/mIoU"]
+    assert not (ctx.out / "logits").exists() and (ctx.out / "predictions.png").is_file()
+
+
+def test_prediction_goes_on_where_it_stopped(trained: Path, folder: Path) -> None:
+    pytest.importorskip("pydensecrf")
+    shutil.copytree(trained / "segment_train", folder / "segment_train")
+    config = segment_predict.Config()
+    with pytest.raises(KeyboardInterrupt):
+        segment_predict.run(config, context(folder, "segment_predict", Counter(stop_after=2)))
+    out = folder / "segment_predict"
+    first = sorted((out / "plain").glob("*.png"))
+    stamps = [path.stat().st_mtime_ns for path in first]
+    assert len(first) == 2
+    segment_predict.run(config, context(folder, "segment_predict"))
+    assert [path.stat().st_mtime_ns for path in first] == stamps
+    assert len(list((out / "crf").glob("*.png"))) == 3
+    crf = {path.name: path.read_bytes() for path in (out / "crf").glob("*.png")}
+    segment_predict.run(config, context(folder, "segment_predict"))
+    assert {path.name: path.read_bytes() for path in (out / "crf").glob("*.png")} == crf
+
+
+def test_prediction_without_crf_or_truth(trained: Path, folder: Path) -> None:
+    shutil.copytree(trained / "segment_train", folder / "segment_train")
+    ctx = context(folder, "segment_predict")
+    shutil.rmtree(ctx.dataset.root / "SegmentationClass")
+    outputs = segment_predict.run(segment_predict.Config(crf=False, flip=False, scales=(1.0,)), ctx)
+    assert not outputs.metrics and len(list(outputs.files)) == 4 and not (ctx.out / "crf").exists()
+
+
+def test_flip_predicts_a_mirrored_image_mirrored(trained: Path) -> None:
+    net = network.load(trained / "segment_train" / "network.pth", "cpu")
+    image = np.random.default_rng(0).integers(0, 255, (33, 41, 3), dtype=np.uint8)
+    plain = network.logits(net, image, (0.5, 1.0), flip=True)
+    mirrored = network.logits(net, image[:, ::-1].copy(), (0.5, 1.0), flip=True)
+    assert torch.allclose(plain, mirrored.flip(-1), atol=1e-4)
+
+
+def test_settings_are_strict() -> None:
+    with pytest.raises(StageError, match=r"segment_train\.loss"):
+        validate(segment_train.Config, {"loss": "focal"}, "segment_train")
+    with pytest.raises(StageError, match="Did you mean 'crop'"):
+        validate(segment_train.Config, {"crops": 3}, "segment_train")
