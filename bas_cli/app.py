@@ -18,8 +18,12 @@ from stages.core.errors import StageError
 if TYPE_CHECKING:
     from stages.actions.run import Run
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-app.info.help = "Background activation suppression: from image-level labels to a segmentation network.\n\nStart with [bold]bas run demo[/], then [bold]bas run voc_small --data DIR[/]."
+HELP = """Background activation suppression: from image-level labels to a segmentation network.
+
+Start with `bas run demo`, then `bas run voc_small --data DIR`."""
+MARKUP = "rich" if sys.stdout.isatty() else None  # plain help, without importing rich, where there is no terminal
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports only this child of it
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=MARKUP, pretty_exceptions_enable=False, help=HELP)
 seed = typer.Typer(no_args_is_help=True, help="The BAS seed network and its localization maps.")
 refine = typer.Typer(no_args_is_help=True, help="From seeds to pseudo masks with IRN.")
 segment = typer.Typer(no_args_is_help=True, help="The segmentation network.")
@@ -51,11 +55,14 @@ def open_run(request: Request) -> Run:
 def perform(request: Request, names: list[str], force: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Run stages in order and show what was done."""
     run = open_run(request)
+    run.check(names)
     if dry_run:
         _show_status(run, names, as_json)
         return
     options.remember(run.folder)
-    console.note(f"run folder {run.folder}")
+    if not quiet:
+        console.note(f"run folder {run.folder}")
+    run.on_warning = console.warn
     for report, ran in run.execute(names, console.reporter(quiet), force):
         if not quiet:
             took = f"done in {report.seconds:.1f} s" if ran and report.seconds is not None else "fresh, kept"
@@ -69,7 +76,7 @@ def _show_status(run: Run, names: list[str], as_json: bool) -> None:
     if as_json:
         console.document({"run": str(run.folder), "stages": rows})
     else:
-        console.out.print(console.status_table(rows))
+        console.status_table(rows)
 
 
 def _request(
@@ -169,32 +176,47 @@ def evaluate(
     if as_json:
         console.document({"stages": found.metrics, "classes": found.classes})
         return
-    for table in console.metric_tables(found.metrics, found.classes):
-        console.out.print(table)
-        console.out.print()
+    console.show(console.metric_tables(found.metrics, found.classes))
 
 
 @app.callback(invoke_without_command=True)
 def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
     if version:
-        console.out.print(__version__)
+        sys.stdout.write(__version__ + "\n")
         raise typer.Exit
 
 
 def main() -> None:
     """The `bas` script: every fault becomes one line and an exit code (0 done, 1 ours, 2 yours to mend, 130 interrupted)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(_guarded())
+
+
+def _guarded() -> int:
     try:
-        app()
+        code = app(standalone_mode=False)
+        return _interrupted() if code == 130 else code or 0
+    except UsageError as fault:
+        return _bad_usage(fault)
     except StageError as fault:
         console.error(str(fault))
-        sys.exit(2)
+        return 2
     except OSError as fault:
-        sys.exit(_disk_fault(fault))
-    except KeyboardInterrupt:
-        sys.exit(_interrupted())
+        return _disk_fault(fault)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
     except Exception as fault:
-        sys.exit(_our_fault(fault))
+        return _our_fault(fault)
+
+
+def _bad_usage(fault: Any) -> int:
+    """One line; but a command group without a command is a question, and its help the answer."""
+    if type(fault).__name__ == "NoArgsIsHelpError":
+        fault.show()
+        return 2
+    command = fault.ctx.command_path if fault.ctx is not None else "bas"
+    console.error(f"{fault.format_message()} See `{command} --help`.")
+    return 2
 
 
 def _interrupted() -> int:
@@ -207,6 +229,7 @@ def _disk_fault(fault: OSError) -> int:
     advice = {
         errno.ENOSPC: "Free some space and run the same command again: finished work is kept",
         errno.EDQUOT: "Free some of your quota and run the same command again: finished work is kept",
+        errno.EFBIG: "Raise the limit on file sizes (ulimit -f) and run the same command again: finished work is kept",
         errno.EROFS: "Choose a writable folder with --run DIR",
         errno.EACCES: "Choose a folder that you may use, or correct its permissions",
     }.get(fault.errno or 0)

@@ -1,37 +1,49 @@
-"""What people see: results on stdout, progress and errors on stderr; plain text where there is no terminal."""
+"""What people see: results on stdout, progress and errors on stderr; plain text where there is no terminal.
+
+rich is imported where it draws, not before: `bas status` has to answer at once.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stages.core.stage import Reporter
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
-STATE_STYLE = {"done": "green", "stale": "yellow", "partial": "yellow", "missing": "dim"}
+COLOURS = {"done": "32", "stale": "33", "partial": "33", "missing": "2", "error": "1;31", "warning": "33"}  # ANSI
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+
+def colour(text: str, kind: str, stream: TextIO) -> str:
+    """TEXT in the colour of KIND on a terminal, as it is elsewhere and under NO_COLOR."""
+    return f"\x1b[{COLOURS[kind]}m{text}\x1b[0m" if stream.isatty() and not os.environ.get("NO_COLOR") else text
 
 
 def error(message: str) -> None:
     """One line on stderr, never wrapped."""
-    err.print(f"[bold red]error:[/] {_escape(message)}" if err.is_terminal else f"error: {_escape(message)}", soft_wrap=True)
+    sys.stderr.write(f"{colour('error:', 'error', sys.stderr)} {_one_line(message)}\n")
+
+
+def warn(message: str) -> None:
+    """A line of warning on stderr."""
+    sys.stderr.write(f"{colour('warning:', 'warning', sys.stderr)} {_one_line(message)}\n")
 
 
 def note(message: str) -> None:
     """A line of progress or advice on stderr."""
-    err.print(_escape(message), soft_wrap=True)
+    sys.stderr.write(" ".join(message.splitlines()) + "\n")
 
 
-def _escape(text: str) -> str:
-    return " ".join(text.split()).replace("[", r"\[")
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def document(value: Any) -> None:
@@ -39,24 +51,16 @@ def document(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Stages with their state, time and reason."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (
-        ("stage", "left"),
-        ("state", "left"),
-        ("time", "right"),
-        ("outputs", "right"),
-        ("why / first number", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+def status_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Stages with their state, time and reason, on stdout."""
+    cells = [("stage", "state", "time", "outputs", "why / first number")]
     for row in rows:
-        style = STATE_STYLE[row["state"]]
-        seconds = f"{_clock(row['seconds'])}" if row["seconds"] is not None else ""
-        table.add_row(
-            row["name"], f"[{style}]{row['state']}[/]", seconds, str(row["outputs"] or ""), row["why"] or headline(row["metrics"])
-        )
-    return table
+        seconds = _clock(row["seconds"]) if row["seconds"] is not None else ""
+        cells.append((row["name"], row["state"], seconds, str(row["outputs"] or ""), row["why"] or headline(row["metrics"])))
+    name, state, clock, count, _ = (max(len(line[column]) for line in cells) for column in range(5))
+    for line in cells:
+        shown = colour(f"{line[1]:<{state}}", line[1], sys.stdout) if line[1] in COLOURS else f"{line[1]:<{state}}"
+        sys.stdout.write(f"{line[0]:<{name}}  {shown}  {line[2]:>{clock}}  {line[3]:>{count}}  {line[4]}".rstrip() + "\n")
 
 
 def headline(metrics: Mapping[str, float]) -> str:
@@ -71,8 +75,20 @@ def _clock(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
+def show(tables: Iterator[Table]) -> None:
+    """Tables on stdout, each with an empty line after it."""
+    from rich.console import Console
+
+    out = Console(highlight=False, soft_wrap=True)
+    for table in tables:
+        out.print(table)
+        out.print()
+
+
 def metric_tables(stages: Mapping[str, Mapping[str, float]], classes: Mapping[str, Mapping[str, float]]) -> Iterator[Table]:
     """Numbers of every stage, then IoU by class, one column a key."""
+    from rich.table import Table
+
     table = Table(title="metrics (IoU in percent)", box=None, pad_edge=False, header_style="bold", title_justify="left")
     table.add_column("stage")
     table.add_column("key")
@@ -85,6 +101,8 @@ def metric_tables(stages: Mapping[str, Mapping[str, float]], classes: Mapping[st
 
 
 def _class_tables(classes: Mapping[str, Mapping[str, float]], columns: int = 6) -> Iterator[Table]:
+    from rich.table import Table
+
     keys = list(classes)
     names = list(dict.fromkeys(name for table in classes.values() for name in table))
     for start in range(0, len(keys), columns):
@@ -110,46 +128,35 @@ class Quiet:
         """Show nothing."""
 
 
-class Bars:
-    """Progress bars with rate and time left."""
+class Pace:
+    """Items a second since the start of this call, and what is left."""
 
-    @contextmanager
-    def track(self, label: str, total: int, done: int = 0) -> Iterator[_Bar]:
-        """A bar over TOTAL items, DONE of them there already."""
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("[dim]{task.fields[values]}[/]"),
-        )
-        with Progress(*columns, console=err) as progress:
-            yield _Bar(progress, progress.add_task(label, total=total, completed=done, rate="", values=""), done)
+    def __init__(self, total: int, done: int) -> None:
+        self.count, self._total, self._new, self._began = done, total, 0, time.monotonic()
 
-
-class _Bar:
-    def __init__(self, progress: Progress, task: TaskID, done: int) -> None:
-        self._progress, self._task, self._pace = progress, task, _Pace(done)
-
-    def advance(self, steps: int = 1, **values: float) -> None:
-        rate = self._pace.add(steps)
-        self._progress.update(self._task, advance=steps, rate=rate)
-        if values:
-            self._progress.update(self._task, values="  ".join(f"{key} {value:.3g}" for key, value in values.items()))
-
-
-class _Pace:
-    """Items a second since the start of this call."""
-
-    def __init__(self, done: int) -> None:
-        self.count, self._new, self._began = done, 0, time.monotonic()
+    @property
+    def finished(self) -> bool:
+        """Whether all items are there."""
+        return self.count >= self._total
 
     def add(self, steps: int) -> str:
+        """Count STEPS more items; returns the rate in words."""
         self.count += steps
         self._new += steps
-        rate = self._new / max(time.monotonic() - self._began, 1e-6)
-        return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+        return f"{self._rate:.1f}/s" if self._rate >= 1 else f"{1 / self._rate:.1f} s each"
+
+    @property
+    def _rate(self) -> float:
+        return max(self._new, 1) / max(time.monotonic() - self._began, 1e-6)
+
+    def left(self) -> str:
+        """The time left in words."""
+        return "" if self.finished else f"{_clock((self._total - self.count) / self._rate)} left"
+
+
+def words(values: Mapping[str, float]) -> str:
+    """Named values in a few digits."""
+    return "  ".join(f"{key} {value:.3g}" for key, value in values.items())
 
 
 class Lines:
@@ -163,17 +170,22 @@ class Lines:
 
 class _Line:
     def __init__(self, label: str, total: int, done: int) -> None:
-        self._label, self._total, self._pace, self._shown = label, total, _Pace(done), time.monotonic()
+        self._label, self._total, self._pace, self._shown = label, total, Pace(total, done), time.monotonic()
 
     def advance(self, steps: int = 1, **values: float) -> None:
         rate = self._pace.add(steps)
-        finished = self._pace.count >= self._total
-        if finished or time.monotonic() - self._shown > PLAIN_SECONDS:
+        if self._pace.finished or time.monotonic() - self._shown > PLAIN_SECONDS:
             self._shown = time.monotonic()
-            text = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
-            note(f"  {self._label} {self._pace.count}/{self._total}  {rate}  {text}")
+            parts = (f"  {self._label} {self._pace.count}/{self._total}", rate, self._pace.left(), words(values))
+            note("  ".join(part for part in parts if part))
 
 
-def reporter(quiet: bool) -> Quiet | Bars | Lines:
+def reporter(quiet: bool) -> Reporter:
     """Bars in a terminal, lines elsewhere, nothing with -q."""
-    return Quiet() if quiet else Bars() if err.is_terminal else Lines()
+    if quiet:
+        return Quiet()
+    if not sys.stderr.isatty():
+        return Lines()
+    from bas_cli.bars import Bars
+
+    return Bars()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +21,8 @@ from stages.core.files import HashCache, write_text
 from stages.data import dataset as datasets
 
 if TYPE_CHECKING:
+    import logging
+
     from stages.data.scoring import Scores
 
 
@@ -129,6 +130,7 @@ class Run:
         self.runtime = runtimes.Runtime(self._section("runtime", runtimes.Config))
         self._dataset: datasets.Dataset | None = None
         self._hashes = HashCache(folder / "hashes.json")
+        self.on_warning: Callable[[str], object] = lambda message: None
 
     def _section(self, name: str, kind: type[S]) -> S:
         section = self.sections[name]
@@ -152,6 +154,12 @@ class Run:
                     f"{strange or list(ids)} in a dataset of {classes} classes and background",
                     f"Name some ids from 0 (background) to {classes}, under another name than mIoU",
                 )
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise StageError where the stages NAMES cannot use the data. Writes nothing, so demo's images are left for later."""
+        if self._section("data", datasets.Config).reader != "demo":
+            for role in dict.fromkeys(role for name in names for role in stage_module(name).READS):
+                self.dataset.split(role)
 
     def save_config(self) -> None:
         """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
@@ -194,7 +202,7 @@ class Run:
         rows: list[Report] = []
         behind: dict[str, str] = {}
         for name in PIPELINE:
-            row = self.report(name)
+            row = self._row(name)
             waiting = next((need for need in stage_module(name).NEEDS if need in behind), None)
             if row.state == "done" and waiting is not None:
                 row = Report(name, "stale", f"its input {waiting} is {behind[waiting]}", row.metrics, row.seconds, row.outputs)
@@ -203,6 +211,13 @@ class Run:
             rows.append(row)
         self._hashes.save()
         return rows
+
+    def _row(self, name: str) -> Report:
+        """The report on a stage; where its inputs cannot even be compared, it is stale for that reason."""
+        try:
+            return self.report(name)
+        except StageError as fault:
+            return Report(name, "stale", f"{fault.what}: {fault.why}", {}, None, 0)
 
     def execute(self, names: Sequence[str], reporter: contract.Reporter, force: bool = False) -> Iterator[tuple[Report, bool]]:
         """Run the stages NAMES in order; yields each one's report and whether it was run now."""
@@ -229,23 +244,29 @@ class Run:
 
     def _warn(self, name: str, log: logging.Logger) -> None:
         unlabelled = self.dataset.unlabelled
+        warnings = []
         if unlabelled:
-            log.warning("%d images without a label are left out of training, first '%s'", len(unlabelled), unlabelled[0])
+            warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
         for need in stage_module(name).NEEDS:
             before = self.report(need)
             if before.state == "stale":
-                log.warning("%s reads %s, which is stale: %s", name, need, before.why)
+                warnings.append(f"{name} reads {need}, which is stale: {before.why}")
+        for warning in warnings:
+            log.warning(warning)
+            self.on_warning(warning)
 
     def score(self, name: str, reporter: contract.Reporter) -> Scores | None:
         """Score the outputs of a finished stage again; None for a stage that has nothing to score."""
         stage = stage_module(name)
         if not hasattr(stage, "score"):
             return None
-        return stage.score(self.sections[name], self._context(name, reporter, logging.getLogger("bas")))
+        return stage.score(self.sections[name], self._context(name, reporter, open_log(self.folder)))
 
 
 def open_log(folder: Path) -> logging.Logger:
     """The run's logger: one file a call under logs/."""
+    import logging
+
     log = logging.getLogger("bas")
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -7,20 +7,21 @@ stage; freshness is by content: configuration, input manifests, images and label
 
 from __future__ import annotations
 
-import logging
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stages.core.config import Section
 from stages.core.errors import StageError
 from stages.core.files import TEMPORARY, HashCache, digest, read_json, sha256, write_json
 from stages.core.runtime import Runtime
+
+if TYPE_CHECKING:
+    import logging
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
@@ -201,6 +202,8 @@ def _clear(folder: Path, wanted: Mapping[str, Any], force: bool) -> None:
     """Remove what the stage cannot go on from: everything of another fingerprint, else what is damaged or half written."""
     manifest, begun = read_manifest(folder), begun_with(folder)
     if force or not begun or differences(begun, wanted):
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
         return
     lost = [folder / name for name in _lost(folder, manifest)] if manifest else []

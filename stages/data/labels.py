@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +50,8 @@ def _class_id(name: str, classes: Sequence[str], path: Path) -> int:
 
 
 def _from_xml(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
+    from xml.etree import ElementTree
+
     if not path.exists():
         return ()  # an image without a label
     try:
