@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,7 +167,7 @@ def test_boundaries_are_the_same_without_displacements(labelled: Path, folder: P
     shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
     ctx, nets = context(folder, "irn_train"), []
     for displacement in (True, False):
-        outputs = irn_train.run(TRAIN.model_copy(update={"displacement": displacement}), ctx)
+        outputs = irn_train.run(replace(TRAIN, displacement=displacement), ctx)
         assert ("train/loss/fg_displacement" in outputs.metrics) == displacement
         nets.append(irn.load(ctx.out / "network.safetensors"))
         shutil.rmtree(ctx.out)
