@@ -6,6 +6,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from stages.nets.backbones import Backbone
+from stages.nets.depthwise import speed_up
 
 
 @MODELS.register_module()
@@ -14,6 +15,7 @@ class Trunk(Backbone):
 
     def __init__(self, name: str, output_stride: int = 8, dilate: bool = True) -> None:
         super().__init__(name, output_stride, dilate)
+        speed_up(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """x (B,3,H,W) → one map a stage, shallow to deep."""
