@@ -32,9 +32,7 @@ def test_a_wall_cuts_what_lies_behind_it() -> None:
 
 def test_pair_kinds() -> None:
     labels = torch.tensor([[[0, 0, 3, 3, 4, 255]]], dtype=torch.uint8).expand(1, 2, 6).contiguous()
-    kinds = affinity.pair_labels(labels, 2)[
-        0, affinity.offsets(2).index((0, 1)), 0
-    ]  # sources are columns 1..4
+    kinds = affinity.pair_labels(labels, 2)[0, affinity.offsets(2).index((0, 1)), 0]  # sources are columns 1..4
     assert kinds.tolist() == [affinity.DIFFERENT, affinity.FOREGROUND, affinity.DIFFERENT, affinity.NEITHER]
     assert affinity.pair_labels(labels, 2)[0, 1, 0, 0] == affinity.BACKGROUND
 
@@ -53,19 +51,13 @@ def _plain_affinity_losses(edge: torch.Tensor, kinds: torch.Tensor, radius: int)
     """The same three terms with every pair's path written out."""
     steps = affinity.offsets(radius)
     highest = torch.stack(
-        [
-            torch.stack([affinity.source_window(edge, radius, point) for point in affinity.path(step)]).amax(
-                0
-            )
-            for step in steps
-        ],
+        [torch.stack([affinity.source_window(edge, radius, point) for point in affinity.path(step)]).amax(0) for step in steps],
         1,
     )
     equal, unequal = -torch.log(1 - highest + affinity.LOG_EPS), -torch.log(highest + affinity.LOG_EPS)
     terms = {"bg_affinity": (equal, 1), "fg_affinity": (equal, 2), "neg_affinity": (unequal, 3)}
     return {
-        name: values[kinds == kind].sum() / ((kinds == kind).sum() + affinity.COUNT_EPS)
-        for name, (values, kind) in terms.items()
+        name: values[kinds == kind].sum() / ((kinds == kind).sum() + affinity.COUNT_EPS) for name, (values, kind) in terms.items()
     }
 
 
@@ -124,9 +116,7 @@ def test_total_weighs_the_terms() -> None:
     )
     terms = affinity.irn_losses(logits, field, labels, 3)
     positive = (terms["bg_affinity"] + terms["fg_affinity"]) / 2
-    expected = (positive + terms["neg_affinity"]) / 2 + (
-        terms["fg_displacement"] + terms["bg_displacement"]
-    ) / 2
+    expected = (positive + terms["neg_affinity"]) / 2 + (terms["fg_displacement"] + terms["bg_displacement"]) / 2
     torch.testing.assert_close(terms["total"], expected)
 
 

@@ -22,9 +22,7 @@ def test_golden_seed_merge() -> None:
         size = (height, width)
         scales = data[f"{image}/scales"]
         expected_sizes = data[f"{image}/scale_image_sizes"]
-        assert [seeds.scaled_size(height, width, float(s)) for s in scales] == [
-            tuple(row) for row in expected_sizes
-        ]
+        assert [seeds.scaled_size(height, width, float(s)) for s in scales] == [tuple(row) for row in expected_sizes]
         names = [f"s{scale:g}".replace(".", "p") for scale in scales]
         bas = [seeds.add_mirrored(torch.from_numpy(data[f"{image}/bas_sigmoid_{s}"])) for s in names]
         cam = [seeds.add_mirrored(torch.from_numpy(data[f"{image}/cam_raw_{s}"]).relu()) for s in names]
@@ -102,9 +100,7 @@ def test_golden_affinity_losses(dtype: torch.dtype, rtol: float) -> None:
         field = torch.from_numpy(data[f"{case}/dp"]).to(dtype).requires_grad_()
         losses = affinity.irn_losses(logits, field, torch.from_numpy(data[f"{case}/label_quarter"]), 10)
         for name, stored in LOSS_NAMES.items():
-            np.testing.assert_allclose(
-                losses[name].item(), data[f"{case}/loss/{stored}"], rtol=rtol, atol=1e-12
-            )
+            np.testing.assert_allclose(losses[name].item(), data[f"{case}/loss/{stored}"], rtol=rtol, atol=1e-12)
         losses["total"].backward()
         for found, stored in ((logits.grad, "edge_logit"), (field.grad, "dp")):
             expected = data[f"{case}/grad_total_{stored}"]
@@ -172,9 +168,7 @@ def test_golden_transition() -> None:
     data = load("irn_random_walk.npz")
     edge = torch.from_numpy(data["small_edge"])
     np.testing.assert_allclose(_dense(walk.transition(edge)), data["small_T1"], atol=1e-6, rtol=0)
-    np.testing.assert_allclose(
-        _dense(walk.transition(edge.double())), data["small_T1_f64"], atol=1e-10, rtol=0
-    )
+    np.testing.assert_allclose(_dense(walk.transition(edge.double())), data["small_T1_f64"], atol=1e-10, rtol=0)
     np.testing.assert_allclose(_dense(walk.transition(edge, beta=1)) > 0, data["small_dense_aff"] > 0)
 
 

@@ -33,9 +33,7 @@ def full_matrix(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
     st.sampled_from([0, 1, 5, 8]),
     st.integers(0, 99),
 )
-def test_any_size_equals_the_full_matrix(
-    size: tuple[int, int], radius: int, exp_times: int, seed: int
-) -> None:
+def test_any_size_equals_the_full_matrix(size: tuple[int, int], radius: int, exp_times: int, seed: int) -> None:
     height, width = size
     generator = torch.Generator().manual_seed(seed)
     edge = torch.rand(height, width, generator=generator, dtype=torch.float64) ** 3

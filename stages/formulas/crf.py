@@ -53,9 +53,7 @@ def refine_labels(
     runs to the bit. Raises StageError when pydensecrf is not installed.
     """
     unaries = [
-        _library("utils").unary_from_labels(
-            np.ascontiguousarray(labels), n_labels, certainty, zero_unsure=False
-        )
+        _library("utils").unary_from_labels(np.ascontiguousarray(labels), n_labels, certainty, zero_unsure=False)
         for labels in label_maps
     ]
     return _infer(image, unaries, kernels)
@@ -71,9 +69,7 @@ def refine_probabilities(
     return _infer(image, [energy], kernels)[0]
 
 
-def _infer(
-    image: NDArray[np.uint8], unaries: Sequence[NDArray[Any]], kernels: Kernels
-) -> list[NDArray[np.float32]]:
+def _infer(image: NDArray[np.uint8], unaries: Sequence[NDArray[Any]], kernels: Kernels) -> list[NDArray[np.float32]]:
     height, width = image.shape[:2]
     n_labels = unaries[0].shape[0]
     field = _library("densecrf").DenseCRF2D(width, height, n_labels)
@@ -88,9 +84,7 @@ def _infer(
                 rgbim=np.ascontiguousarray(image),
                 compat=kernels.colour_weight,
             )
-        posteriors.append(
-            np.array(field.inference(kernels.iterations), np.float32).reshape(n_labels, height, width)
-        )
+        posteriors.append(np.array(field.inference(kernels.iterations), np.float32).reshape(n_labels, height, width))
     return posteriors
 
 
@@ -99,9 +93,7 @@ def _library(part: str) -> Any:
     try:
         return importlib.import_module(f"pydensecrf.{part}")
     except ImportError as error:
-        raise StageError(
-            "Dense CRF is not available", str(error), "Install it with `pip install pydensecrf2`"
-        ) from error
+        raise StageError("Dense CRF is not available", str(error), "Install it with `pip install pydensecrf2`") from error
 
 
 def combine(

@@ -113,9 +113,7 @@ class ThresholdSweep:
             passed = np.searchsorted(self.thresholds, np.take_along_axis(maps, best[None], 0)[0])
         n_present = max(len(maps), 1)
         codes = (passed * n_present + best) * _IDS + truth
-        counts = np.bincount(codes.ravel(), minlength=steps * n_present * _IDS).reshape(
-            steps, n_present, _IDS
-        )
+        counts = np.bincount(codes.ravel(), minlength=steps * n_present * _IDS).reshape(steps, n_present, _IDS)
         columns = np.asarray(classes, dtype=np.int64) + 1 if len(maps) else np.zeros(1, dtype=np.int64)
         self._counts[:, :, columns] += counts.transpose(0, 2, 1)
 

@@ -89,9 +89,7 @@ def power(maps: Tensor, exponent: float) -> Tensor:
     return maps.clamp_min(0) ** exponent
 
 
-def label(
-    maps: Tensor, thresholds: float | Sequence[float] | Tensor, classes: Sequence[int] | Tensor
-) -> Tensor:
+def label(maps: Tensor, thresholds: float | Sequence[float] | Tensor, classes: Sequence[int] | Tensor) -> Tensor:
     """Label map (H,W) uint8 from normalised maps (C,H,W): 0 background, class id + 1 elsewhere.
 
     A pixel takes the class of the largest (map - its threshold) if that is positive, else background.

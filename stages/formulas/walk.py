@@ -24,9 +24,7 @@ from torch import Tensor
 from stages.formulas.affinity import offsets, pair_affinities
 
 Method = Literal["exact", "chebyshev"]
-CHEBYSHEV_TAIL = (
-    1e-5  # the expansion's dropped coefficients add up to less than this share of the largest score
-)
+CHEBYSHEV_TAIL = 1e-5  # the expansion's dropped coefficients add up to less than this share of the largest score
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,7 @@ def transition(edge: Tensor, radius: int = 5, beta: float = 10) -> Transition:
     """
     height, width = edge.shape
     margin = radius - 1
-    walled = F.pad(
-        edge[None], (margin, margin, 0, margin), value=1.0
-    )  # nothing flows to pixels beyond the image
+    walled = F.pad(edge[None], (margin, margin, 0, margin), value=1.0)  # nothing flows to pixels beyond the image
     ahead = pair_affinities(walled, radius)[0].pow(beta).flatten(1)  # (P,N)
     rows = {0: edge.new_zeros(height * width)}
     for (dy, dx), weight in zip(offsets(radius), ahead, strict=True):
@@ -105,9 +101,7 @@ def _chebyshev(flat: Tensor, matrix: Transition, steps: int) -> Tensor:
     root = (1 + matrix.flow).sqrt()
     inverse = 1 / root
     far = torch.stack([_shifted(inverse, shift) for shift in matrix.shifts])
-    change = _change(
-        matrix.weights * inverse * far, matrix.shifts, matrix.flow / (1 + matrix.flow)
-    )  # x (S - 1)
+    change = _change(matrix.weights * inverse * far, matrix.shifts, matrix.flow / (1 + matrix.flow))  # x (S - 1)
     coefficients = chebyshev_coefficients(steps)
     before = flat * root
     now = before + change(before)
@@ -134,10 +128,7 @@ def chebyshev_coefficients(steps: int, tail: float = CHEBYSHEV_TAIL) -> tuple[fl
     and sum to 1: the chances that s fair coin steps end at distance k, hence the cut near 4.5 standard
     deviations.
     """
-    exact = [
-        0 if (steps - k) % 2 else math.comb(steps, (steps - k) // 2) * (1 if k == 0 else 2)
-        for k in range(steps + 1)
-    ]
+    exact = [0 if (steps - k) % 2 else math.comb(steps, (steps - k) // 2) * (1 if k == 0 else 2) for k in range(steps + 1)]
     coefficients = [count / 2**steps for count in exact]
     left = 0.0
     for degree in range(steps, -1, -1):
@@ -181,11 +172,7 @@ def _product_by_diagonals(weights: Tensor, shifts: Sequence[int]) -> Callable[[T
 
 def _product_by_gather(weights: Tensor, shifts: Sequence[int]) -> Callable[[Tensor], Tensor]:
     count, reach = weights.shape[1], max(abs(shift) for shift in shifts)
-    index = (
-        torch.tensor(shifts, device=weights.device)[:, None]
-        + torch.arange(count, device=weights.device)
-        + reach
-    )
+    index = torch.tensor(shifts, device=weights.device)[:, None] + torch.arange(count, device=weights.device) + reach
 
     def multiply(x: Tensor) -> Tensor:
         return (F.pad(x, (reach, reach))[:, index] * weights).sum(1)
