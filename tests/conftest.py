@@ -1,0 +1,107 @@
+"""Shared by all tests: a small generated dataset in the devkit's layout, and the command as a person calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+CODE = "import sys; from bas_cli.app import main; sys.argv[0] = 'bas'; main()"
+TINY = (
+    "seed_train.backbone=tiny seed_train.weights=none seed_train.resize=64 seed_train.crop=48 seed_train.batch=4 "
+    "seed_train.epochs=2 seed_infer.scales=[1.0,0.5] seed_infer.thresholds=4 runtime.workers=0 runtime.device=cpu "
+    "runtime.precision=32-true data.train=train data.score=train"
+).split()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a call of the command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The document on stdout."""
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The one line of a fault that the user can mend: exit code 2, nothing on stdout, no traceback."""
+        assert self.code == 2, (self.code, self.err)
+        assert "Traceback" not in self.err and not self.out
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and self.err.endswith(lines[0] + "\n"), self.err
+        return lines[0].removeprefix("error: ")
+
+
+Command = Callable[..., Finished]
+
+
+def settings(*assignments: str) -> list[str]:
+    """`--set` options for a network and a run that take a second, with ASSIGNMENTS after them."""
+    return [word for assignment in (*TINY, *assignments) for word in ("--set", assignment)]
+
+
+def start(folder: Path, *words: str, code: str = CODE, **variables: str) -> subprocess.Popen[str]:
+    """Start `bas WORDS` in FOLDER as a process of its own; CODE may change something before it calls the command."""
+    hidden = ("BAS_RUN", "COLUMNS", "FORCE_COLOR")
+    env = {key: value for key, value in os.environ.items() if key not in hidden} | {"OMP_NUM_THREADS": "1"} | variables
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True)
+
+
+@pytest.fixture
+def bas(tmp_path: Path) -> Command:
+    """Call the command in the test's own folder and wait for it."""
+
+    def call(*words: str, code: str = CODE, **variables: str) -> Finished:
+        process = start(tmp_path, *words, code=code, **variables)
+        out, err = process.communicate(timeout=300)
+        return Finished(process.returncode, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images to train on and two to evaluate, 64 pixels square, in the devkit's layout; not to be changed."""
+    from stages.data import demo
+
+    return demo.generate(tmp_path_factory.mktemp("devkit"), train=8, val=2, size=64)
+
+
+@pytest.fixture
+def devkit(generated: Path, tmp_path: Path) -> Path:
+    """A copy of the generated dataset that the test may change."""
+    import shutil
+
+    return Path(shutil.copytree(generated, tmp_path / "data"))
+
+
+@pytest.fixture
+def config(tmp_path: Path, generated: Path) -> Path:
+    """A configuration of the tiny settings on the generated dataset."""
+    from stages.core.config import merge, parse_assignment
+
+    values: dict[str, Any] = {"data": {"root": str(generated)}}
+    for assignment in TINY:
+        (section, key), value = parse_assignment(assignment)
+        values = merge(values, {section: {key: value}})
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps(values))
+    return path
