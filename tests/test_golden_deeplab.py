@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from stages.formulas.segmentation import poly_factor, resize_labels, scale_images
-from stages.nets.mmseg.head import ASPP
+from stages.nets.aspp import ASPP
 from stages.nets.mmseg.hooks import PolyHook
 from stages.nets.mmseg.network import Network, config
 from stages.nets.mmseg.optim import Rates, parameter_groups

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 
 class _SameConvolution(torch.autograd.Function):
@@ -34,7 +35,7 @@ class _SameConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grids, gradient_grids = subgrids(x, ctx.rate), subgrids(gradient, ctx.rate)
             shape = list(kernel.shape)
-            of_kernel = nn.grad.conv2d_weight(grids, shape, gradient_grids, padding=1, groups=len(kernel))
+            of_kernel = conv2d_weight(grids, shape, gradient_grids, padding=1, groups=len(kernel))
         return of_input, of_kernel, None
 
 

@@ -1,38 +1,20 @@
-"""DeepLabV2's head: atrous spatial pyramid pooling straight to the classes."""
+"""DeepLabV2's head within mmsegmentation."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-RATES = (6, 12, 18, 24)  # Chen et al., TPAMI 2018, Fig. 7 (ASPP-L)
-INIT_STD = 0.01
-
-
-class ASPP(nn.Module):
-    """Parallel 3x3 convolutions of several dilations, summed (section 3.3, Fig. 4): (B,N,h,w) → (B,C,h,w)."""
-
-    def __init__(self, in_channels: int, classes: int, rates: Sequence[int] = RATES) -> None:
-        super().__init__()
-        for index, rate in enumerate(rates):
-            conv = nn.Conv2d(in_channels, classes, 3, padding=rate, dilation=rate)
-            nn.init.normal_(conv.weight, std=INIT_STD)
-            nn.init.constant_(cast(Tensor, conv.bias), 0)
-            self.add_module(f"c{index}", conv)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return functools.reduce(torch.add, (branch(features) for branch in self.children()))
+from stages.nets.aspp import ASPP, RATES
 
 
 @MODELS.register_module()
 class DeepLabV2Head(BaseDecodeHead):
-    """ASPP on the last map of the trunk, within mmsegmentation's interface of heads."""
+    """Atrous spatial pyramid pooling on the trunk's last map."""
 
     def __init__(self, in_channels: int, num_classes: int, rates: Sequence[int] = RATES, **kwargs: Any) -> None:
         settings = {
