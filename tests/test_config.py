@@ -1,0 +1,156 @@
+"""Settings: strict types, misspelt keys, `--set`, and every shipped configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pytest
+
+import configs
+from stages.actions import run as runs
+from stages.core import config
+from stages.core.config import Field, Section, validate
+from stages.core.errors import StageError
+
+
+class Inner(Section):
+    """A nested section."""
+
+    size: int = Field(3, description="How many.", ge=1)
+
+
+class Example(Section):
+    """One setting of every kind."""
+
+    name: str = Field("a", description="A name.")
+    kind: Literal["x", "y"] = Field("x", description="One of two.")
+    count: int = Field(2, description="A count.", ge=1, le=9)
+    rate: float = Field(0.5, description="A rate.", gt=0, lt=1)
+    maybe: float | None = Field(None, description="May be left open.", ge=0)
+    flag: bool = Field(True, description="On or off.")
+    pair: tuple[float, float] = Field((1.0, 2.0), description="Two numbers.")
+    many: tuple[float, ...] = Field((1.0,), description="Some numbers.", min_length=1)
+    groups: Mapping[str, Sequence[int]] | None = Field(None, description="Ids by name.")
+    inner: Inner | None = Field(None, description="A table.")
+
+
+def test_defaults_and_plain_values():
+    section = Example()
+    assert (section.count, section.pair, section.groups) == (2, (1.0, 2.0), None)
+    assert section.plain()["pair"] == [1.0, 2.0]
+    assert "rate" not in section.plain(frozenset({"rate"}))
+    with pytest.raises(AttributeError):
+        section.count = 3  # type: ignore[misc]
+
+
+def test_good_values_survive_the_way_to_plain_and_back():
+    values = {"rate": 0.25, "maybe": 1, "many": [1, 2.5], "groups": {"a": [0, 3]}, "inner": {"size": 4}, "kind": "y"}
+    section = validate(Example, values, "example")
+    assert section.maybe == 1.0 and isinstance(section.maybe, float)
+    assert section.many == (1.0, 2.5) and section.inner == Inner(size=4)
+    assert validate(Example, section.plain(), "example") == section
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"count": 2.0}, "example.count: must be a whole number, got 2.0. It is: A count."),
+        ({"count": "2"}, "must be a whole number, got '2'"),
+        ({"count": True}, "must be a whole number, got True"),
+        ({"count": 0}, "must be at least 1"),
+        ({"count": 10}, "must be at most 9"),
+        ({"rate": 1}, "must be less than 1"),
+        ({"rate": 0.0}, "must be greater than 0"),
+        ({"rate": float("nan")}, "must be a number"),
+        ({"rate": None}, "must be a number"),
+        ({"maybe": -1.0}, "must be at least 0"),
+        ({"maybe": "x"}, "must be a number"),
+        ({"flag": 1}, "must be true or false"),
+        ({"name": 7}, "must be text"),
+        ({"kind": "z"}, "must be one of x, y"),
+        ({"pair": [1.0]}, "must be a list of 2"),
+        ({"pair": 1.0}, "must be a list"),
+        ({"many": []}, "needs at least 1 entries"),
+        ({"many": [1.0, "b"]}, "must be a number"),
+        ({"groups": [1]}, "must be a table"),
+        ({"groups": {"a": [0.5]}}, "must be a whole number"),
+        ({"inner": {"size": 0}}, "Bad value for example.inner.size: must be at least 1"),
+        ({"inner": {"sise": 4}}, "Unknown setting 'example.inner.sise'.*Did you mean 'size'"),
+        ({"inner": 3}, "Bad value for example.inner"),
+        ({"naem": "b"}, "Unknown setting 'example.naem'.*Did you mean 'name'"),
+        (7, "Bad value for example: it is a table of settings, got 7"),
+    ],
+)
+def test_bad_values_are_refused_in_words(values: Any, words: str):
+    with pytest.raises(StageError, match=words):
+        validate(Example, values, "example")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a.b=5", 5),
+        ("a.b=1e-4", 1e-4),
+        ("a.b=-2.5E3", -2500.0),
+        ("a.b=0.1", 0.1),
+        ("a.b=true", True),
+        ("a.b=text", "text"),
+        ("a.b=null", None),
+        ("a.b=[1.0, 0.5]", [1.0, 0.5]),
+        ("a.b={x: [0, 1]}", {"x": [0, 1]}),
+        ("a.b=c=d", "c=d"),
+    ],
+)
+def test_assignments_are_yaml(text: str, value: Any):
+    assert config.parse_assignment(text) == (["a", "b"], value)
+
+
+@pytest.mark.parametrize("text", ["a.b", "a=1", ".b=1", "a.=1", "a.b=[1", "=1"])
+def test_bad_assignments_are_refused(text: str):
+    with pytest.raises(StageError, match="Cannot read --set"):
+        config.parse_assignment(text)
+
+
+def test_merging_leaves_its_parts_alone():
+    base = {"a": {"x": 1, "y": 2}, "b": 3}
+    assert config.merge(base, {"a": {"y": 5}, "c": 6}) == {"a": {"x": 1, "y": 5}, "b": 3, "c": 6}
+    assert base == {"a": {"x": 1, "y": 2}, "b": 3}
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_shipped_configuration_resolves(name: str):
+    resolved = runs.resolve(name)
+    assert set(resolved) == set(runs.sections())
+    assert runs.build({key: section.plain() for key, section in resolved.items()}, runs.sections()) == resolved
+
+
+def test_the_shipped_names():
+    assert {"demo", "voc", "voc_coco_init", "voc_small"} <= set(configs.names())
+
+
+def test_every_setting_is_described():
+    for name, section in runs.sections().items():
+        assert section.__doc__
+        for key, setting in section.__dataclass_fields__.items():
+            assert setting.metadata["description"].endswith("."), f"{name}.{key}"
+
+
+def test_assignments_override_and_their_errors_name_the_key():
+    assert runs.resolve("voc", ["seed_train.lr=1e-3"])["seed_train"].plain()["lr"] == 1e-3
+    with pytest.raises(StageError, match=r"Unknown setting 'seed_train\.epoch'.*Did you mean 'epochs'"):
+        runs.resolve("voc", ["seed_train.epoch=3"])
+    with pytest.raises(StageError, match="Unknown setting 'seed_trian'.*Did you mean 'seed_train'"):
+        runs.resolve("voc", ["seed_trian.epochs=3"])
+
+
+def test_bad_files_are_refused_in_words(tmp_path):
+    for text, words in (("a: [1", "Cannot read configuration"), ("- 1", "not a table of sections"), ("seed_train: 3", "a table")):
+        path = tmp_path / "own.yaml"
+        path.write_text(text)
+        with pytest.raises(StageError, match=words):
+            runs.resolve(str(path))
+    with pytest.raises(StageError, match="Unknown dataset 'vco'.*Did you mean 'voc'"):
+        runs.resolve("vco")
+    (tmp_path / "empty.yaml").write_text("")
+    assert runs.resolve(str(tmp_path / "empty.yaml"))["seed_train"] == runs.sections()["seed_train"]()
