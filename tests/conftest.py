@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +18,19 @@ from typing import Any
 import pytest
 import torch
 
+from bas_cli.app import main
+from stages.core.config import merge, parse_assignment
+from stages.data import demo
+
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 CODE = "import sys; from bas_cli.app import main; sys.argv[0] = 'bas'; main()"
 TINY = (
-    "seed_train.backbone=tiny seed_train.weights=none seed_train.resize=64 seed_train.crop=48 seed_train.batch=4 "
-    "seed_train.epochs=2 seed_infer.scales=[1.0,0.5] seed_infer.thresholds=4 runtime.workers=0 runtime.device=cpu "
-    "runtime.precision=32-true data.train=train data.score=train"
-).split()
+    *("seed_train.backbone=tiny", "seed_train.weights=none", "seed_train.resize=64", "seed_train.crop=48"),
+    *("seed_train.batch=4", "seed_train.epochs=2", "seed_infer.scales=[1.0,0.5]", "seed_infer.thresholds=4"),
+    *("runtime.workers=0", "runtime.device=cpu", "runtime.precision=32-true", "data.train=train", "data.score=train"),
+)
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,33 @@ def start(folder: Path, *words: str, code: str = CODE, **variables: str) -> subp
 
 
 @pytest.fixture
-def bas(tmp_path: Path) -> Command:
-    """Call the command in the test's own folder and wait for it."""
+def bas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Call the command in the test's own folder, in this process: importing torch takes longer than all that it does."""
+
+    def call(*words: str, **variables: str) -> Finished:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(tmp_path)
+            patch.delenv("BAS_RUN", raising=False)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["bas", *words])
+            patch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
+            with pytest.raises(SystemExit) as leaving:
+                main()
+        return Finished(int(leaving.value.code or 0), out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Command:
+    """Call the command in the test's own folder as a process of its own."""
 
     def call(*words: str, code: str = CODE, **variables: str) -> Finished:
-        process = start(tmp_path, *words, code=code, **variables)
-        out, err = process.communicate(timeout=300)
-        return Finished(process.returncode, out, err)
+        child = start(tmp_path, *words, code=code, **variables)
+        out, err = child.communicate(timeout=300)
+        return Finished(child.returncode, out, err)
 
     return call
 
@@ -80,24 +108,18 @@ def bas(tmp_path: Path) -> Command:
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images to train on and two to evaluate, 64 pixels square, in the devkit's layout; not to be changed."""
-    from stages.data import demo
-
     return demo.generate(tmp_path_factory.mktemp("devkit"), train=8, val=2, size=64)
 
 
 @pytest.fixture
 def devkit(generated: Path, tmp_path: Path) -> Path:
     """A copy of the generated dataset that the test may change."""
-    import shutil
-
     return Path(shutil.copytree(generated, tmp_path / "data"))
 
 
 @pytest.fixture
 def config(tmp_path: Path, generated: Path) -> Path:
     """A configuration of the tiny settings on the generated dataset."""
-    from stages.core.config import merge, parse_assignment
-
     values: dict[str, Any] = {"data": {"root": str(generated)}}
     for assignment in TINY:
         (section, key), value = parse_assignment(assignment)

@@ -140,7 +140,7 @@ def test_assignments_override_and_their_errors_name_the_key():
     assert runs.resolve("voc", ["seed_train.lr=1e-3"])["seed_train"].plain()["lr"] == 1e-3
     with pytest.raises(StageError, match=r"Unknown setting 'seed_train\.epoch'.*Did you mean 'epochs'"):
         runs.resolve("voc", ["seed_train.epoch=3"])
-    with pytest.raises(StageError, match="Unknown setting 'seed_trian'.*Did you mean 'seed_train'"):
+    with pytest.raises(StageError, match=r"Unknown setting 'seed_trian'.*Did you mean 'seed_train'"):
         runs.resolve("voc", ["seed_trian.epochs=3"])
 
 
@@ -150,7 +150,7 @@ def test_bad_files_are_refused_in_words(tmp_path):
         path.write_text(text)
         with pytest.raises(StageError, match=words):
             runs.resolve(str(path))
-    with pytest.raises(StageError, match="Unknown dataset 'vco'.*Did you mean 'voc'"):
+    with pytest.raises(StageError, match=r"Unknown dataset 'vco'.*Did you mean 'voc'"):
         runs.resolve("vco")
     (tmp_path / "empty.yaml").write_text("")
     assert runs.resolve(str(tmp_path / "empty.yaml"))["seed_train"] == runs.sections()["seed_train"]()

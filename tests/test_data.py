@@ -135,7 +135,7 @@ def test_labels_from_the_devkits_xml(tmp_path):
     labels, source = read_labels(tmp_path, None, ["a", "b", "absent"], CLASSES)
     assert labels == {"a": (0, 1), "b": (), "absent": ()} and source.startswith("Annotations")
     (tmp_path / "Annotations/b.xml").write_text("<annotation>")
-    with pytest.raises(StageError, match="Cannot read annotation .*b.xml"):
+    with pytest.raises(StageError, match=r"Cannot read annotation .*b.xml"):
         read_labels(tmp_path, None, ["b"], CLASSES)
 
 
@@ -143,7 +143,7 @@ def test_labels_from_text_by_name_or_number(tmp_path):
     path = tmp_path / "labels.txt"
     path.write_text("a cat cow\nb 1\n\nc\n")
     assert read_labels(tmp_path, path, [], CLASSES) == ({"a": (0, 2), "b": (1,), "c": ()}, "labels.txt")
-    with pytest.raises(StageError, match="no.* such file|No such file"):
+    with pytest.raises(StageError, match=r"no.* such file|No such file"):
         read_labels(tmp_path, tmp_path / "absent.txt", [], CLASSES)
 
 
@@ -185,7 +185,7 @@ class Hostile:
 
 def test_a_hostile_pickle_is_not_executed(tmp_path):
     path = save_pickled(tmp_path / "hostile.npy", {"a": Hostile(tmp_path / "executed")})
-    with pytest.raises(StageError, match="not a safe array file .*open, which is not an array"):
+    with pytest.raises(StageError, match=r"not a safe array file .*open, which is not an array"):
         load_npy(path)
     assert not (tmp_path / "executed").exists()
 
@@ -194,7 +194,7 @@ def test_a_pickle_cannot_even_import(tmp_path):
     """A global named like numpy's own, in a submodule that does something at import."""
     path, header = tmp_path / "import.npy", save_pickled(tmp_path / "plain.npy", {}).read_bytes()[:128]
     path.write_bytes(header + b"cnumpy.f2py.__main__\nndarray\n.")
-    with pytest.raises(StageError, match="numpy.f2py.__main__.ndarray, which is not an array"):
+    with pytest.raises(StageError, match=r"numpy.f2py.__main__.ndarray, which is not an array"):
         load_npy(path)
 
 
@@ -295,7 +295,7 @@ def test_masks_keep_their_ids(tmp_path):
     with Image.open(tmp_path / "mask.png") as stored:
         assert stored.mode == "P" and stored.getpalette()[3:6] == [128, 0, 0]
     Image.fromarray(PICTURE).save(tmp_path / "colour.png")
-    with pytest.raises(StageError, match="Cannot read mask .*mode RGB, not an index or grey image"):
+    with pytest.raises(StageError, match=r"Cannot read mask .*mode RGB, not an index or grey image"):
         images.read_mask(tmp_path / "colour.png")
 
 
@@ -339,7 +339,7 @@ def test_damaged_seeds_are_refused(tmp_path):
     content = path.read_bytes()
     for length in (0, 3, 100, len(content) - 10):
         path.write_bytes(content[:length])
-        with pytest.raises(StageError, match="Cannot read seed .*Run `bas seed infer` again"):
+        with pytest.raises(StageError, match=r"Cannot read seed .*Run `bas seed infer` again"):
             seedfile.read(path)
     with pytest.raises(StageError, match="No seeds of source 'other': this run holds bas, cam"):
         seedfile.full_maps(seed_of(), "other")

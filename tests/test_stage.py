@@ -148,7 +148,7 @@ def test_weights_count_by_content(case: Case, tmp_path: Path):
     second.write_bytes(b"2")
     assert case.state == ("stale", "the initial weights changed")
     second.unlink()
-    with pytest.raises(StageError, match="Cannot read weights .*w2: no such file"):
+    with pytest.raises(StageError, match=r"Cannot read weights .*w2: no such file"):
         case.execute()
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_manifest_is_no_manifest(case: Case):
 
 def test_a_stage_without_its_input_says_what_to_run(case: Case):
     case.module.NEEDS = ("letters",)
-    with pytest.raises(StageError, match="Cannot run capitals: its input letters is not there .*--until letters"):
+    with pytest.raises(StageError, match=r"Cannot run capitals: its input letters is not there .*--until letters"):
         case.execute()
     assert not case.out.exists()
 
