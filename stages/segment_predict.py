@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stages.data.dataset import Sample
 
 NEEDS = ("segment_train",)
-SHARED = ("eval",)
+SHARED = ()
 READS = ("val",)
 SHOWN = 10  # images on the contact sheet
 SCRATCH = "logits"  # kept between the network and the CRF, removed when the stage is done
