@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+Array = NDArray[Any]  # of floats, single or double
 Ids = NDArray[np.uint8]
 
 # One colour a class: a class's coat is mostly its own colour and the next class's.
@@ -63,14 +64,9 @@ def _place(rng: np.random.Generator, size: int) -> list[Animal]:
     for kind in kinds:
         for attempt in range(60):
             length = rng.uniform(_SHORT, _LONG) * unit * 0.985**attempt * (0.7 if kind == 0 else 1)
-            figure = Animal(
-                kind,
-                *rng.uniform(0.42 * length, size - 0.42 * length, 2),
-                length,
-                length * rng.uniform(0.42, 0.6),
-                rng.uniform(-0.5, 0.5),
-                int(rng.choice([-1, 1])),
-            )
+            x, y = rng.uniform(0.42 * length, size - 0.42 * length, 2).tolist()
+            height, angle = length * rng.uniform(0.42, 0.6), rng.uniform(-0.5, 0.5)
+            figure = Animal(kind, x, y, length, height, angle, facing=int(rng.choice([-1, 1])))
             if all(_apart(figure, other) for other in figures):
                 figures.append(figure)
                 break
