@@ -62,6 +62,7 @@ class Case:
         for letter in "abc":
             (self.data.folder / f"{letter}.txt").write_text(letter)
         self.config, self.stop_at, self.worked = Capitals(), None, []
+        self.runtime = RuntimeConfig(device="cpu", precision="32-true")
         self.module: Any = ModuleType("stages.capitals")
         self.module.NEEDS, self.module.SHARED, self.module.READS = (), (), ("train",)
         self.module.run = self._run
@@ -72,7 +73,8 @@ class Case:
 
     @property
     def wanted(self) -> dict[str, Any]:
-        return stage.fingerprint(self.module, {"capitals": self.config}, self.data, self.run_dir, self.hashes)
+        sections = {"capitals": self.config, "runtime": self.runtime}
+        return stage.fingerprint(self.module, sections, self.data, self.run_dir, self.hashes)
 
     @property
     def state(self) -> tuple[str, str]:
@@ -84,7 +86,7 @@ class Case:
         return stage.execute(self.module, self.config, self._context(), self.wanted, force)
 
     def _context(self) -> stage.Context:
-        runtime = Runtime(RuntimeConfig(device="cpu", precision="32-true"))
+        runtime = Runtime(self.runtime)
         return stage.Context(self.run_dir, "capitals", self.data, {}, runtime, Silent(), logging.getLogger("test"))
 
     def _run(self, config: Capitals, ctx: stage.Context) -> stage.Outputs:
@@ -104,6 +106,14 @@ class Case:
 @pytest.fixture
 def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
+
+
+def test_another_seed_makes_a_result_stale_and_another_device_does_not(case: Case):
+    case.execute()
+    case.runtime = RuntimeConfig(device="auto", precision="bf16-mixed", workers=3)
+    assert case.state[0] == "done"
+    case.runtime = RuntimeConfig(seed=1)
+    assert case.state == ("stale", "runtime.seed: 0 → 1")
 
 
 def test_a_finished_stage_is_done_and_says_what_it_made(case: Case):

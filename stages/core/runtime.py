@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """Where and how the stages compute; none of it makes a finished stage stale."""
+    """Where and how the stages compute; only the seed makes a finished stage stale."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if there is one), cpu or cuda.")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(

@@ -90,14 +90,15 @@ NOT_RUN = State("missing", "not run yet")
 def fingerprint(
     stage: ModuleType, sections: Mapping[str, Section], dataset: Any, run_dir: Path, hashes: HashCache
 ) -> dict[str, Any]:
-    """Everything that decides a stage's result: settings, inputs' digests, images and labels, initial weights."""
+    """Everything that decides a stage's result: settings, seed, inputs' digests, images and labels, initial weights."""
     name = stage.__name__.rsplit(".", 1)[-1]
     config = {key: sections[key].plain(NOT_CONTENT) for key in (name, *stage.SHARED)}
     inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in stage.NEEDS}
     data = {split: dataset.digest(split, hashes) for split in stage.READS}
     weights = getattr(sections[name], "weights", None)
     named = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}
-    return {"stage": name, "config": config, "inputs": inputs, "data": data, **named}
+    seed = {"runtime": {"seed": sections["runtime"].plain()["seed"]}}
+    return {"stage": name, "config": config | seed, "inputs": inputs, "data": data, **named}
 
 
 def _weights_digest(weights: str, hashes: HashCache) -> str:
