@@ -74,9 +74,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     samples = ctx.dataset.split("val")
     kinds = ("plain", "crf") if config.crf else ("plain",)
     net = network.load(ctx.input("segment_train") / runner.CHECKPOINT, ctx.runtime.fabric.device)
-    sharding.each(
-        samples, lambda s: _reached(config, ctx.out, s.id), lambda s: _predict(net, s, config, ctx), "predictions", ctx
-    )
+    sharding.each(samples, lambda s: _reached(config, ctx.out, s.id), lambda s: _predict(net, s, config, ctx), "predictions", ctx)
     if config.crf:
         preload = ["stages.data.images", "stages.formulas.crf", "stages.formulas.segmentation", __name__]
         refine = Refine(config, ctx.out)
