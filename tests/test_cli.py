@@ -236,7 +236,7 @@ def test_an_image_that_spoils_later_loses_nothing(bas: Command, config: Path, de
     assert bas("seed", "train", *call[1:], "-q").code == 0
     image = devkit / "JPEGImages/demo_00005.png"
     whole, status = image.read_bytes(), image.stat()
-    image.write_bytes(whole[:500] + bytes(len(whole) - 500))
+    image.write_bytes(whole[:500] + b"\xff" * (len(whole) - 500))
     os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a failing disk would
     assert bas("seed", *call).error.startswith(f"Cannot read image {image}")
     assert len(list((tmp_path / "r/seed_infer/seeds").iterdir())) == 5

@@ -167,8 +167,9 @@ class Run:
 
         values = {name: section.plain() for name, section in self.sections.items()}
         path, old = self.folder / "config.yaml", _saved_data(self.folder)
-        moved = any(key in old and old[key] != values["data"][key] for key in ("reader", "root"))
-        if moved and self._other_data():
+        reader, root = (key in old and old[key] != values["data"][key] for key in ("reader", "root"))
+        begun = any(contract.begun_with(self.folder / name) for name in PIPELINE)
+        if begun and (reader or (root and self._other_images())):
             raise StageError(
                 f"Run folder {self.folder} belongs to another dataset",
                 f"it holds a run on {old.get('root') or old.get('reader')}",
@@ -178,7 +179,7 @@ class Run:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
-    def _other_data(self) -> bool:
+    def _other_images(self) -> bool:
         """Whether stages were made from other images: a moved data folder is not another dataset."""
         for name in PIPELINE:
             for split, value in contract.begun_with(self.folder / name).get("data", {}).items():
@@ -267,6 +268,7 @@ def open_log(folder: Path) -> logging.Logger:
     """The run's logger: one file a call under logs/."""
     import logging
 
+    logging.raiseExceptions = False  # a log on a full disk stays silent: the stage's own files tell of it
     log = logging.getLogger("bas")
     log.setLevel(logging.INFO)
     log.propagate = False
