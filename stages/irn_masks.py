@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from stages.data.dataset import Sample
     from stages.data.images import Array
+    from stages.data.scoring import Scores
     from stages.nets.irn import Irn
 
 NEEDS = ("seed_infer", "irn_train")
@@ -42,7 +43,6 @@ class Config(Section):
 def run(config: Config, ctx: Context) -> Outputs:
     """Write one mask an image, then score them where true masks are there."""
     from stages.core import sharding
-    from stages.data import scoring
     from stages.nets import irn
 
     net = ctx.runtime.place(irn.load(ctx.input("irn_train") / "network.safetensors").eval(), config.channels_last)
@@ -51,8 +51,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     sharding.each(
         samples, lambda s: mask_path(ctx.out, s.id), lambda s: _mask(net, s, s.id in scored, config, ctx), "random walk", ctx
     )
-    scores = scoring.Scores()
-    _score(config, ctx, scores)
+    scores = score(config, ctx)
     _sheet(net, config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
     files = [mask_path(Path(), sample.id) for sample in samples]
     files += [walked_path(Path(), sample.id) for sample in samples if sample.id in scored]
@@ -124,18 +123,19 @@ def _edge(net: Irn, image: Array, config: Config, ctx: Context) -> Tensor:
     return affinity.merge_edges(logits.float(), seeds.strided_size(height, width))
 
 
-def _score(config: Config, ctx: Context, scores: Any) -> None:
-    """mIoU of the masks with the oracle and the fixed background threshold, on the scored list."""
+def score(config: Config, ctx: Context) -> Scores:
+    """mIoU of the masks with the oracle and the fixed background threshold, on the scored list; nothing without true masks."""
     import numpy as np
     import torch
 
     from stages.data import scoring
     from stages.formulas import seeds
 
+    scores = scoring.Scores()
     pairs = scoring.with_truth(ctx.dataset, "score")
     if pairs is None:
         ctx.log.info("irn_masks: no true masks, nothing is scored")
-        return
+        return scores
     count = scoring.MapScores(ctx.dataset, ctx.shared["eval"].subset or {}, config.fixed)
     with ctx.track("scoring masks", len(pairs)) as meter:
         for sample, truth in pairs:
@@ -144,6 +144,7 @@ def _score(config: Config, ctx: Context, scores: Any) -> None:
             count.add(truth, seeds.upsample_walked(maps, truth.shape).numpy(), classes, None)
             meter.advance()
     count.enter(scores, "train/masks")
+    return scores
 
 
 def _sheet(net: Irn, config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:

@@ -12,6 +12,7 @@ from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
     from stages.data.dataset import Sample
+    from stages.data.scoring import Scores
 
 NEEDS = ("segment_train",)
 SHARED = ()
@@ -68,24 +69,25 @@ class Refine:
 def run(config: Config, ctx: Context) -> Outputs:
     """Write one prediction an image, and one after the CRF, then score both where true masks are there."""
     from stages.core import processes, sharding
-    from stages.data import scoring
     from stages.nets.mmseg import network, runner
 
-    samples = ctx.dataset.split("val")
-    kinds = ("plain", "crf") if config.crf else ("plain",)
+    samples, kinds = ctx.dataset.split("val"), _kinds(config)
     net = network.load(ctx.input("segment_train") / runner.CHECKPOINT, ctx.runtime.fabric.device)
     sharding.each(samples, lambda s: _reached(config, ctx.out, s.id), lambda s: _predict(net, s, config, ctx), "predictions", ctx)
     if config.crf:
         preload = ["stages.data.images", "stages.formulas.crf", "stages.formulas.segmentation", __name__]
         refine = Refine(config, ctx.out)
         processes.each(samples, lambda s: prediction_path(ctx.out, "crf", s.id), refine, "dense CRF", ctx, preload)
-    scores = scoring.Scores()
-    _score(kinds, ctx, scores)
+    scores = score(config, ctx)
     _sheet(kinds, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
     shutil.rmtree(ctx.out / SCRATCH, ignore_errors=True)
     files = [prediction_path(Path(), kind, sample.id) for kind in kinds for sample in samples]
     notes = {"images": len(samples), "scales": list(config.scales), "flip": config.flip}
     return Outputs([*files, Path("predictions.png")], scores.metrics, scores.classes, notes)
+
+
+def _kinds(config: Config) -> tuple[str, ...]:
+    return ("plain", "crf") if config.crf else ("plain",)
 
 
 def prediction_path(folder: Path, kind: str, image_id: str) -> Path:
@@ -132,18 +134,19 @@ def _predict(net: Any, sample: Sample, config: Config, ctx: Context) -> None:
         write_atomic(logits_path(ctx.out, sample.id), lambda temporary: np.save(temporary, stored))
 
 
-def _score(kinds: tuple[str, ...], ctx: Context, scores: Any) -> None:
-    """mIoU of the predictions, plain and after the CRF."""
+def score(config: Config, ctx: Context) -> Scores:
+    """mIoU of the predictions, plain and after the CRF; nothing where true masks are missing."""
     import numpy as np
 
     from stages.data import scoring
     from stages.data.images import read_mask
     from stages.formulas import metrics
 
+    scores, kinds = scoring.Scores(), _kinds(config)
     pairs = scoring.with_truth(ctx.dataset, "val")
     if pairs is None:
         ctx.log.info("segment_predict: no true masks, nothing is scored")
-        return
+        return scores
     count = len(ctx.dataset.classes) + 1
     with ctx.track("scoring predictions", len(kinds) * len(pairs)) as meter:
         for kind in kinds:
@@ -152,6 +155,7 @@ def _score(kinds: tuple[str, ...], ctx: Context, scores: Any) -> None:
                 matrix += metrics.confusion(truth, read_mask(prediction_path(ctx.out, kind, sample.id)), count)
                 meter.advance()
             scores.add(f"val/network/{kind}", matrix, ctx.dataset.classes, ctx.shared["eval"].subset or {})
+    return scores
 
 
 def _sheet(kinds: tuple[str, ...], ctx: Context, samples: tuple[Sample, ...]) -> None:

@@ -15,9 +15,8 @@ def main(folder: Path) -> int:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     root = Path(__file__).parent.parent
-    wanted = {
-        str(path.relative_to(root)) for package in PACKAGES for path in (root / package).rglob("*") if path.suffix in (".py", ".yaml")
-    }
+    files = (path for package in PACKAGES for path in (root / package).rglob("*"))
+    wanted = {str(path.relative_to(root)) for path in files if path.suffix in (".py", ".yaml")}
     for name in sorted(held ^ wanted):
         sys.stderr.write(f"{'missing from' if name in wanted else 'unexpected in'} the wheel: {name}\n")
     sys.stdout.write(f"{wheel.name}: {len(held)} files\n")
