@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import sys
 from pathlib import Path
@@ -215,7 +216,8 @@ def _bad_usage(fault: Any) -> int:
         fault.show()
         return 2
     command = fault.ctx.command_path if fault.ctx is not None else "bas"
-    console.error(f"{fault.format_message()} See `{command} --help`.")
+    sentences = dict.fromkeys(re.split(r"(?<=[.?]) ", fault.format_message()))  # typer and click may say the same
+    console.error(f"{' '.join(sentences)} See `{command} --help`.")
     return 2
 
 
