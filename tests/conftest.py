@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,36 +74,37 @@ def start(folder: Path, *words: str, code: str = CODE, **variables: str) -> subp
     return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True)
 
 
+def call(folder: Path, *words: str, **variables: str) -> Finished:
+    """`bas WORDS` in FOLDER and in this process: importing torch takes longer than all that a test does."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.delenv("BAS_RUN", raising=False)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["bas", *words])
+        patch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
+        with pytest.raises(SystemExit) as leaving:
+            main()
+    return Finished(int(leaving.value.code or 0), out.getvalue(), err.getvalue())
+
+
 @pytest.fixture
-def bas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Call the command in the test's own folder, in this process: importing torch takes longer than all that it does."""
-
-    def call(*words: str, **variables: str) -> Finished:
-        out, err = io.StringIO(), io.StringIO()
-        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.chdir(tmp_path)
-            patch.delenv("BAS_RUN", raising=False)
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["bas", *words])
-            patch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
-            with pytest.raises(SystemExit) as leaving:
-                main()
-        return Finished(int(leaving.value.code or 0), out.getvalue(), err.getvalue())
-
-    return call
+def bas(tmp_path: Path) -> Command:
+    """Call the command in the test's own folder, in this process."""
+    return partial(call, tmp_path)
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Command:
     """Call the command in the test's own folder as a process of its own."""
 
-    def call(*words: str, code: str = CODE, **variables: str) -> Finished:
+    def run(*words: str, code: str = CODE, **variables: str) -> Finished:
         child = start(tmp_path, *words, code=code, **variables)
         out, err = child.communicate(timeout=300)
         return Finished(child.returncode, out, err)
 
-    return call
+    return run
 
 
 @pytest.fixture(scope="session")
