@@ -69,7 +69,7 @@ def run(config: Config, ctx: Context) -> Outputs:
         return training.batches(images, config.batch, steps, start, seed, ctx.runtime.workers)
 
     training.fit(net, _optimizer(net, config), plan, loader, _Step(net, config, ctx, len(samples)), ctx)
-    bas.save(net, backbone, classes, ctx.out / "network.safetensors")
+    bas.save(net, backbone, ctx.out / "network.safetensors")
     curves = training.plot_curves(ctx.out)
     last = training.read_curves(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/loss/{name}": last[name] for name in ("mcls", "frg", "ac", "bas", "total") if name in last}

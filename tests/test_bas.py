@@ -158,9 +158,13 @@ def test_drawn_classes_are_present_and_all_of_them_occur():
 def test_a_network_is_saved_and_read_back(tmp_path):
     backbone = backbones.build("tiny")
     net = assemble(backbone, 4).eval()
-    save(net, backbone, 4, tmp_path / "network.safetensors")
+    save(net, backbone, tmp_path / "network.safetensors")
     again, trunk = load(tmp_path / "network.safetensors")
     x = torch.rand(1, 3, 32, 32)
     for first, second in zip(net(x), again.eval()(x), strict=True):
         assert torch.equal(first, second)
+    content = (tmp_path / "network.safetensors").read_bytes()
+    for _ in range(8):
+        save(net, backbone, tmp_path / "network.safetensors")
+        assert (tmp_path / "network.safetensors").read_bytes() == content
     assert trunk.name == "tiny" and [path.name for path in tmp_path.iterdir()] == ["network.safetensors"]

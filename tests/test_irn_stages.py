@@ -62,7 +62,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "seed_train").mkdir()
     torch.manual_seed(0)
     trunk = backbones.build("tiny")
-    bas.save(bas.assemble(trunk, 5), trunk, 5, folder / "seed_train" / "network.safetensors")
+    bas.save(bas.assemble(trunk, 5), trunk, folder / "seed_train" / "network.safetensors")
     for sample in ctx.dataset.split("train"):
         mask = torch.from_numpy(read_mask(ctx.dataset.mask(sample)))
         planes = torch.stack([(mask == index + 1).float() for index in sample.labels])

@@ -69,7 +69,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     trunk = backbones.build("tiny")
     classes = len(ctx.dataset.classes)
-    bas.save(bas.assemble(trunk, classes), trunk, classes, folder / "seed_train" / "network.safetensors")
+    bas.save(bas.assemble(trunk, classes), trunk, folder / "seed_train" / "network.safetensors")
     for sample in ctx.dataset.split("train"):
         write_mask(folder / "irn_masks" / "masks" / f"{sample.id}.png", read_mask(ctx.dataset.mask(sample)))
     return folder

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stages.core.errors import StageError
-from stages.core.files import write_atomic
-from stages.nets import backbones
+from stages.nets import backbones, storage
 
 
 class Maps(NamedTuple):
@@ -72,16 +71,12 @@ def assemble(backbone: backbones.Backbone, classes: int) -> BasNet:
     return BasNet(extractor, evaluator, generator)
 
 
-def save(net: BasNet, backbone: backbones.Backbone, classes: int, path: Path) -> None:
+def save(net: BasNet, backbone: backbones.Backbone, path: Path) -> None:
     """Write the two heads and, under torchvision's names, the trunk that NET shares with BACKBONE, as safetensors."""
-    from safetensors.torch import save as serialise
-
     tensors = {f"trunk.{k}": v for k, v in backbone.state_dict().items()}
     tensors |= {f"generator.{k}": v for k, v in net.generator.state_dict().items()}
     tensors |= {f"classifier.{k}": v for k, v in net.heads()[1].state_dict().items()}
-    metadata = {"backbone": backbone.name, "classes": str(classes)}
-    content = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
-    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+    storage.write(path, tensors, backbone.name)
 
 
 def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
@@ -94,7 +89,7 @@ def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
             names = list(file.keys())
             tensors = {key: file.get_tensor(key) for key in names}
         backbone = backbones.build(metadata["backbone"])
-        net = assemble(backbone, int(metadata["classes"]))
+        net = assemble(backbone, len(tensors["generator.weight"]))
         backbone.load_state_dict(_part(tensors, "trunk"))
         net.generator.load_state_dict(_part(tensors, "generator"))
         net.heads()[1].load_state_dict(_part(tensors, "classifier"))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stages.core.errors import StageError
 from stages.formulas.seeds import strided_size
-from stages.nets import backbones
+from stages.nets import backbones, storage
 
 GRID = 4  # stride of both outputs
 COARSE = 8  # stride at which the deeper stages' displacement maps meet
@@ -128,10 +128,7 @@ class Irn(nn.Module):
 
 def save(net: Irn, path: Path) -> None:
     """Write the trunk and the branches as safetensors."""
-    from safetensors.torch import save_file
-
-    tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    save_file(tensors, path, metadata={"backbone": net.trunk.name})
+    storage.write(path, net.state_dict(), net.trunk.name)
 
 
 def load(path: Path) -> Irn:
