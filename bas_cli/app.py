@@ -6,6 +6,7 @@ import errno
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ app.add_typer(refine, name="refine")
 app.add_typer(segment, name="segment")
 
 
-def open_run(request: Request) -> Run:
+def open_run(request: Request, names: Sequence[str] = ()) -> Run:
     """The run that a command line means, with its configuration resolved. Raises StageError."""
     from stages.actions import run as runs
 
@@ -48,14 +49,14 @@ def open_run(request: Request) -> Run:
     }
     sections = runs.resolve(name, request.assignments, overrides)
     if request.weights is not None:
-        overrides |= options.weights_for(sections, request.weights)
+        overrides |= options.weights_for(sections, request.weights, names)
         sections = runs.resolve(name, request.assignments, overrides)
     return runs.Run(folder, sections)
 
 
 def perform(request: Request, names: list[str], force: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Run stages in order and show what was done."""
-    run = open_run(request)
+    run = open_run(request, names)
     run.check(names)
     if dry_run:
         _show_status(run, names, as_json)

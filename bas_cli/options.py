@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +40,7 @@ Weights = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        help="Initial weights: a file, imagenet or none; for every trunk like the seed network's.",
+        help="Initial weights of the trunk: a file, imagenet, coco or none; for each stage of the call with the first one's trunk.",
         show_default=False,
     ),
 ]
@@ -75,14 +75,18 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.expanduser().absolute())
 
 
-def weights_for(values: Mapping[str, Any], weights: str) -> dict[str, dict[str, str]]:
-    """WEIGHTS for every section whose backbone is the seed network's."""
+def weights_for(values: Mapping[str, Any], weights: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """WEIGHTS for the stages NAMES: the first that has a trunk, and those with the same trunk that start from published weights.
+
+    A stage that is configured to start from the seed network's trunk keeps to it, unless it is the first itself.
+    """
     source = weights if weights in ("imagenet", "coco", "none", "seed") else str(_absolute(Path(weights)))
-    trunk = getattr(values["seed_train"], "backbone", None)
-    alike = [
-        name for name, section in values.items() if hasattr(section, "weights") and getattr(section, "backbone", trunk) == trunk
-    ]
-    return {name: {"weights": source} for name in alike}
+    trained = [name for name in names if hasattr(values[name], "weights")]
+    if not trained:
+        raise StageError(f"--weights {weights} has no use here", "none of these stages starts from weights", "Leave it out")
+    first = values[trained[0]]
+    alike = [name for name in trained if values[name].backbone == first.backbone and values[name].weights != "seed"]
+    return {name: {"weights": source} for name in dict.fromkeys([trained[0], *alike])}
 
 
 def run_folder(request: Request) -> Path:

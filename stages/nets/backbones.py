@@ -27,6 +27,7 @@ class Trunk:
     cuts: tuple[tuple[str, ...], ...]
     split: int
     weights: dict[str, str]
+    pooled: str | None = None  # a last layer made for global pooling; dense prediction goes without it
 
 
 class TinyResNet(nn.Module):
@@ -62,7 +63,9 @@ TRUNKS: dict[str, Trunk] = {
         4,
         {"imagenet": "ResNet101_Weights.IMAGENET1K_V1", "coco": "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1"},
     ),
-    "mobilenet_v2": Trunk(torchvision.models.mobilenet_v2, _MOBILE, 4, {"imagenet": "MobileNet_V2_Weights.IMAGENET1K_V1"}),
+    "mobilenet_v2": Trunk(
+        torchvision.models.mobilenet_v2, _MOBILE, 4, {"imagenet": "MobileNet_V2_Weights.IMAGENET1K_V1"}, "features.18"
+    ),
     "tiny": Trunk(TinyResNet, (("conv1", "bn1", "relu"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)), 4, {}),
 }
 
@@ -70,16 +73,20 @@ TRUNKS: dict[str, Trunk] = {
 class Backbone(nn.Module):
     """A trunk in five stages. State-dict keys are torchvision's own, so its weights load as they are.
 
-    channels, strides: of each stage's last map; split: F1 = stages[:split], F2 = stages[split:].
+    channels, strides: of each stage's last map; split: F1 = stages[:split], F2 = stages[split:]. With DILATE it serves
+    dense prediction and ends before a layer made for pooling: MobileNetV2 at its 320 linear channels, as DeepLab takes it.
     """
 
     def __init__(self, name: str, output_stride: int, dilate: bool) -> None:
         super().__init__()
         trunk = TRUNKS[name]
-        self.name, self.split, self._cuts = name, trunk.split, trunk.cuts
+        self.name, self.split = name, trunk.split
+        self._cuts = tuple(tuple(path for path in cut if not (dilate and path == trunk.pooled)) for cut in trunk.cuts)
         source = trunk.make()
         for child in dict.fromkeys(path.split(".")[0] for cut in trunk.cuts for path in cut):
             self.add_module(child, source.get_submodule(child))
+        if dilate and trunk.pooled is not None:
+            self.set_submodule(trunk.pooled, nn.Identity())
         self.strides = _limit_stride(self._stages(), output_stride, dilate)
         self.channels = tuple(_width(stage) for stage in self._stages())
 
