@@ -40,7 +40,7 @@ Weights = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        help="Initial weights of the trunk: a file, imagenet, coco or none; for each stage of the call with the first one's trunk.",
+        help="Initial weights of the trunk: a file, imagenet, coco or none; for the call's stages with the first one's trunk.",
         show_default=False,
     ),
 ]
