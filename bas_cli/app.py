@@ -234,6 +234,9 @@ def _disk_fault(fault: OSError) -> int:
         errno.EDQUOT: "Free some of your quota and run the same command again: finished work is kept",
         errno.EFBIG: "Raise the limit on file sizes (ulimit -f) and run the same command again: finished work is kept",
         errno.EROFS: "Choose a writable folder with --run DIR",
+        errno.EEXIST: "Choose a folder, not a file, with --run DIR",
+        errno.ENOTDIR: "Choose a folder, not a file, with --run DIR",
+        errno.ENAMETOOLONG: "Choose a shorter name",
         errno.EACCES: "Choose a folder that you may use, or correct its permissions",
     }.get(fault.errno or 0)
     if advice is None:
@@ -246,10 +249,8 @@ def _our_fault(fault: Exception) -> int:
     import logging
 
     log = logging.getLogger("bas")
-    if not log.handlers:
-        raise fault
-    log.exception("unexpected fault")
-    console.error(
-        f"Unexpected {type(fault).__name__}: {fault}. This is a fault of bas; the run's newest file in logs/ has the details."
-    )
+    if log.handlers:
+        log.exception("unexpected fault")
+    where = "the run's newest file in logs/ has the details" if log.handlers else "it came before any run was opened"
+    console.error(f"Unexpected {type(fault).__name__}: {fault}. This is a fault of bas; {where}.")
     return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -64,9 +65,10 @@ def _method(preload: Sequence[str]) -> BaseContext:
 
 
 def _start_worker() -> None:
-    """One thread of arithmetic a worker, and no worker that outlives a killed parent."""
+    """One thread of arithmetic a worker, Ctrl-C left to the parent, and no worker that outlives a killed parent."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -63,14 +63,13 @@ class Runtime:
 
     @cached_property
     def fabric(self) -> Fabric:
-        """Lightning Fabric on the decided device; `torchrun` gives it several processes."""
+        """Lightning Fabric on the decided device, in one process. Raises StageError under a launcher of several."""
         from lightning_fabric import Fabric
 
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise StageError("Cannot run in several processes", "WORLD_SIZE is above 1", "Start bas without torchrun, on one GPU")
         precision: Any = self.precision
-        accelerator = "cuda" if self.device.type == "cuda" else "cpu"
-        fabric = Fabric(accelerator=accelerator, devices=processes // nodes, num_nodes=nodes, precision=precision)
+        fabric = Fabric(accelerator="cuda" if self.device.type == "cuda" else "cpu", devices=1, precision=precision)
         fabric.launch()
         return fabric
 
@@ -100,7 +99,7 @@ class Runtime:
             torch.cuda.reset_peak_memory_stats()
 
     def peak_mb(self) -> int:
-        """Peak memory in MB: of the GPU where there is one, else of this process."""
+        """Peak memory in MB: of the GPU during the stage, else of this process since its start."""
         import resource
 
         import torch

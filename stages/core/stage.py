@@ -193,7 +193,8 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
     began = time.monotonic()
     ctx.runtime.reset_peak()
     outputs = stage.run(config, ctx)
-    manifest = _manifest(ctx, wanted, outputs, time.monotonic() - began)
+    seconds = {"seconds": round(time.monotonic() - began, 2), "resumed": current.state == "partial" and not force}
+    manifest = _manifest(ctx, wanted, outputs, seconds)
     write_json(ctx.out / MANIFEST, manifest)
     ctx.log.info("%s: done in %.1f s", ctx.name, manifest["seconds"])
     return manifest
@@ -212,7 +213,7 @@ def _clear(folder: Path, wanted: Mapping[str, Any], force: bool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, seconds: float) -> dict[str, Any]:
+def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, seconds: Mapping[str, Any]) -> dict[str, Any]:
     files = {str(f): ctx.out / f for f in sorted(Path(f) for f in outputs.files)}
     content = {name: sha256(path) for name, path in files.items()}
     return {
@@ -220,7 +221,7 @@ def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, seconds: f
         "fingerprint": wanted,
         "digest": digest({"fingerprint": wanted, "content": content}),
         "outputs": {"count": len(files), "files": {name: path.stat().st_size for name, path in files.items()}},
-        "seconds": round(seconds, 2),
+        **seconds,  # of the last call alone where the stage was resumed
         **ctx.runtime.facts(),
         "metrics": dict(outputs.metrics),
         "classes": {key: dict(table) for key, table in outputs.classes.items()},

@@ -23,7 +23,7 @@ def generate(root: Path, train: int = 1000, val: int = 300, size: int = 80, seed
     Every scene depends on SEED and its own number alone. Scenes that are there already are kept, the marker is written
     last, and a second call with the same numbers returns at once.
     """
-    recipe = f"version 1, train {train}, val {val}, size {size}, seed {seed}\n"
+    recipe = f"version 2, train {train}, val {val}, size {size}, seed {seed}\n"
     done, begun = root / "generated.txt", root / "generating.txt"
     if _says(done, recipe):
         return root

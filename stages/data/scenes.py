@@ -21,8 +21,8 @@ Ids = NDArray[np.uint8]
 # One colour a class: a class's coat is mostly its own colour and the next class's.
 _COATS = np.array([(196, 178, 168), (206, 168, 92), (196, 104, 58), (112, 80, 66), (158, 96, 120)], np.float32)
 _GROUNDS = np.array([(70, 122, 62), (58, 116, 128), (92, 112, 152), (44, 88, 66), (132, 172, 186)], np.float32)
-_OWN = 0.86  # share of a coat's patches in its class's two colours; the other three share the rest
-_PATCH = 9.0  # side of a patch of coat, in pixels of an 80-pixel image
+_OWN = 0.82  # share of a coat's patches in its class's two colours; the other three share the rest
+_PATCH = 10.0  # side of a patch of coat, in pixels of an 80-pixel image
 _AWAY = 0.18  # share of the animals that look away
 _SHORT, _LONG = 32, 56  # lengths of animals, in pixels of an 80-pixel image
 

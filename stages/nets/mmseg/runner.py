@@ -142,7 +142,7 @@ def train(
     runner = _runner(settings, net, dataset, sampler, kept, work_dir, device, on_step)
     try:
         runner.train()
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         raise StageError(
             "The GPU's memory is full",
             str(error).split(". ")[0],
