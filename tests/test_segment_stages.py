@@ -128,11 +128,21 @@ def test_training_goes_on_after_an_interruption(trained: Path, folder: Path, mon
     assert steps == [5, 10, 12]
 
 
-def test_a_mask_of_another_size_is_named(folder: Path) -> None:
-    ctx = context(folder, "segment_train")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mask_of_another_size_is_named(folder: Path, workers: int) -> None:
+    ctx = context(folder, "segment_train", workers=workers)
     path = sorted((folder / "irn_masks" / "masks").glob("*.png"))[0]
     write_mask(path, np.zeros((10, 12), np.uint8))
     with pytest.raises(StageError, match=rf"{path.name}.*12x10 beside"):
+        segment_train.run(TRAIN, ctx)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named(folder: Path, workers: int) -> None:
+    ctx = context(folder, "segment_train", workers=workers)
+    path = ctx.dataset.split("train")[0].image
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StageError, match=rf"{path.name}"):
         segment_train.run(TRAIN, ctx)
 
 

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,31 +72,54 @@ def batches(views: Views, batch: int, steps: int, start: int, seed: int, workers
     """
     order = [_keys(step, len(views), batch, seed) for step in range(start, steps)]
     workers = min(workers, 4 if workers > 2 else 1) if workers else 0
-    loader: Iterable[Any] = DataLoader(
-        _Guarded(views), batch_sampler=order, num_workers=workers, prefetch_factor=4 if workers else None, collate_fn=_collate
+    yield from Loader(
+        _Guarded(views), default_collate, batch_sampler=order, num_workers=workers, prefetch_factor=4 if workers else None
     )
-    for rows in loader:
-        if isinstance(rows, StageError):
-            raise rows
-        yield rows
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader that raises the StageError which an item of the dataset was handed over as (`fault_as_value`)."""
+
+    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any], **settings: Any) -> None:
+        super().__init__(dataset, collate_fn=partial(_collate, collate), **settings)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return map(_sound, super().__iter__())  # no generator: the workers start at once, from the generator's state now
+
+
+def fault_as_value(get: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the StageError that GET raises: a loader process would turn it into another kind of error."""
+
+    @wraps(get)
+    def guarded(*key: Any) -> Any:
+        try:
+            return get(*key)
+        except StageError as fault:
+            return fault
+
+    return guarded
 
 
 class _Guarded(Dataset[Any]):
-    """Hands a StageError over as a value: a loader process would turn it into another kind of error."""
+    """Views whose faults come as values."""
 
     def __init__(self, views: Views) -> None:
         self._views = views
 
+    @fault_as_value
     def __getitem__(self, key: tuple[int, int]) -> Any:
-        try:
-            return self._views[key]
-        except StageError as fault:
-            return fault
+        return self._views[key]
 
 
-def _collate(rows: list[Any]) -> Any:
+def _collate(collate: Callable[[list[Any]], Any], rows: list[Any]) -> Any:
     fault = next((row for row in rows if isinstance(row, StageError)), None)
-    return default_collate(rows) if fault is None else fault
+    return collate(rows) if fault is None else fault
+
+
+def _sound(batch: Any) -> Any:
+    if isinstance(batch, StageError):
+        raise batch
+    return batch
 
 
 def _keys(step: int, items: int, batch: int, seed: int) -> list[tuple[int, int]]:

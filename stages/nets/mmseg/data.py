@@ -16,9 +16,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
-from stages.core.training import seeded
+from stages.core.training import Loader, fault_as_value, seeded
 from stages.formulas.segmentation import VOID
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet, RGB, 0..255
@@ -75,7 +75,7 @@ def _draw(options: int, generator: torch.Generator) -> int:
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Pairs behind a reader, indexed by (epoch, item), in mmsegmentation's form of a sample."""
+    """Pairs behind a reader, indexed by (epoch, item), in mmsegmentation's form of a sample; an unreadable one is its fault."""
 
     def __init__(self, items: int, read: Reader, crops: Crops, seed: int, classes: Sequence[str]) -> None:
         self.items, self.read, self.crops, self.seed = items, read, crops, seed
@@ -84,7 +84,8 @@ class PairDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.items
 
-    def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:  # type: ignore[override]
+    @fault_as_value
+    def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
         epoch, item = index
         image, mask = self.crops(*self.read(item), seeded(self.seed, epoch, item))
         sample = SegDataSample()
@@ -123,13 +124,16 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield keys[self.rank :: self.world]
 
 
-def loader(dataset: PairDataset, sampler: StepSampler, workers: int) -> DataLoader[dict[str, Any]]:
-    """Batches as lists of tensors and samples, which mmsegmentation's preprocessor normalises and stacks."""
-    return DataLoader(
+def loader(dataset: PairDataset, sampler: StepSampler, workers: int) -> Loader:
+    """Batches as lists of tensors and samples, which mmsegmentation's preprocessor normalises and stacks.
+
+    Raises StageError, while it is iterated, where the reader did.
+    """
+    return Loader(
         dataset,
+        pseudo_collate,
         batch_sampler=sampler,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        collate_fn=pseudo_collate,
         pin_memory=torch.cuda.is_available(),
     )
