@@ -91,12 +91,12 @@ class Job:
         return [seeds.label(maps, level.tolist(), range(len(seed.classes))) for level in self._levels(seed)]
 
     def _levels(self, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
-        """One threshold a class for confident foreground and for confident background; fixed where none was searched."""
+        """One threshold a class for confident foreground and for confident background."""
         import numpy as np
 
-        own = seed.thresholds.get(self.source)
-        if self.config.levels == "fixed" or own is None:
+        if self.config.levels == "fixed":
             return np.full(len(seed.classes), self.config.fg), np.full(len(seed.classes), self.config.bg)
+        own = seed.thresholds[self.source]
         return np.clip(own + self.config.fg_offset, 0.01, 0.99), np.clip(own - self.config.bg_offset, 0.01, 0.99)
 
 
@@ -106,12 +106,27 @@ def run(config: Config, ctx: Context) -> Outputs:
 
     samples = ctx.dataset.split("train")
     job = Job(config, ctx.shared["refine"].seed, ctx.input("seed_infer") / "seeds", ctx.out)
+    if config.levels == "image-specific":
+        _require_thresholds(job, samples)
     preload = ["stages.data.seedfile", "stages.data.images", "stages.formulas.crf", __name__]
     processes.each(samples, lambda s: label_path(ctx.out, s.id), job, "dense CRF", ctx, preload)
     metrics, notes = _shares(samples, ctx)
     _sheet(job, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
     files = [label_path(Path(), sample.id) for sample in samples]
     return Outputs([*files, Path("labels.png")], metrics, notes=notes)
+
+
+def _require_thresholds(job: Job, samples: tuple[Sample, ...]) -> None:
+    """Raise StageError where a seed has no thresholds of its own to offset."""
+    from stages.core.errors import StageError
+
+    without = [sample.id for sample in samples if job.source not in job.seed(sample).thresholds]
+    if without:
+        raise StageError(
+            "irn_labels.levels=image-specific needs thresholds of every image",
+            f"{len(without)} of {len(samples)} seeds have none, first '{without[0]}'",
+            "Set seed_infer.search=train, or irn_labels.levels=fixed",
+        )
 
 
 def label_path(folder: Path, image_id: str) -> Path:

@@ -99,6 +99,13 @@ def test_labels_hold_present_classes_background_and_void(labelled: Path) -> None
     assert (ctx.out / "labels.png").is_file()
 
 
+def test_image_specific_labels_need_thresholds_of_every_image(folder: Path) -> None:
+    config = irn_labels.Config(levels="image-specific")
+    with pytest.raises(StageError, match=r"6 of 6 seeds have none.*seed_infer\.search=train"):
+        irn_labels.run(config, context(folder, "irn_labels"))
+    assert not (folder / "irn_labels" / "labels").exists()
+
+
 def test_labels_do_not_depend_on_the_number_of_workers(labelled: Path, folder: Path) -> None:
     shutil.rmtree(folder / "irn_labels", ignore_errors=True)
     outputs = irn_labels.run(irn_labels.Config(), context(folder, "irn_labels", workers=2))
