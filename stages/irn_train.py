@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.core.config import Field, Section
+from stages.core.config import Field, Section, Trunk
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ READS = ("train",)
 class Config(Section):
     """How IRN is built and trained; the defaults are those of its public code."""
 
-    backbone: str = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
+    backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
     weights: str = Field(
         "imagenet",
         description="Weights of the frozen trunk: imagenet (torchvision's), seed (the trained seed network's) or a file.",
     )
     crop: int = Field(512, description="Side of the random square crop, in pixels; at least eight times the radius.", ge=32)
-    scales: tuple[float, float] = Field((0.5, 1.5), description="Range of the random rescaling.")
+    scales: tuple[float, float] = Field((0.5, 1.5), description="Range of the random rescaling.", gt=0)
     batch: int = Field(32, description="Images a step.", ge=1)
     epochs: int = Field(3, description="Passes over the training list.", ge=1)
     radius: int = Field(10, description="Pairs of pixels nearer than this are taught, in steps of the stride-4 grid.", ge=2)

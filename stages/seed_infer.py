@@ -28,7 +28,7 @@ class Config(Section):
     """How maps are made and thresholds are found."""
 
     scales: tuple[float, ...] = Field(
-        (1.0, 0.5, 1.5, 2.0), min_length=1, description="Image scales; each is run with its mirror image and summed."
+        (1.0, 0.5, 1.5, 2.0), min_length=1, gt=0, description="Image scales; each is run with its mirror image and summed."
     )
     thresholds: int = Field(20, description="K, candidates of the image-specific threshold.", ge=2)
     search: Literal["score", "train", "none"] = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.core.config import Field, Section
+from stages.core.config import Field, Section, Trunk
 from stages.core.errors import StageError
 from stages.core.stage import Context, Outputs
 
@@ -23,7 +23,7 @@ READS = ("train",)
 class Config(Section):
     """How the seed network is built and trained; the defaults are the paper's numbers."""
 
-    backbone: str = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
+    backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
     weights: str = Field("imagenet", description="Initial trunk weights: imagenet (torchvision's), none, or a file.")
     resize: int = Field(512, description="Images are warped to this side, in pixels.", ge=32)
     crop: int = Field(448, description="Side of the random square crop, in pixels.", ge=32)
@@ -89,6 +89,12 @@ def _check(config: Config) -> None:
             f"Bad value for seed_train.crop: {config.crop}",
             f"images are warped to seed_train.resize = {config.resize} pixels",
             "Set crop to resize or less",
+        )
+    if config.warmup_epochs >= config.epochs:
+        raise StageError(
+            f"Bad value for seed_train.warmup_epochs: {config.warmup_epochs}",
+            f"of seed_train.epochs = {config.epochs} none would train the maps",
+            "Set it lower than epochs",
         )
 
 

@@ -24,7 +24,9 @@ SCRATCH = "logits"  # kept between the network and the CRF, removed when the sta
 class Config(Section):
     """How the network is tested; the defaults are the public recipe's, the CRF's kernels DeepLab's."""
 
-    scales: tuple[float, ...] = Field((1.0, 0.5, 0.75), description="Image scales, of which the maximum is taken.", min_length=1)
+    scales: tuple[float, ...] = Field(
+        (1.0, 0.5, 0.75), description="Image scales, of which the maximum is taken.", min_length=1, gt=0
+    )
     flip: bool = Field(True, description="Also run the mirror image and take the mean of both; the public recipe does not.")
     crf: bool = Field(True, description="Refine the predictions by a dense CRF, in worker processes.")
     crf_iterations: int = Field(10, description="Mean-field iterations of the CRF.", ge=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from stages.core.config import Field, Section
+from stages.core.config import Field, Section, Trunk
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ READS = ("train",)
 class Config(Section):
     """How the segmentation network is built and trained; the defaults are the public recipe from ImageNet weights."""
 
-    backbone: str = Field("resnet101", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
+    backbone: Trunk = Field("resnet101", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
     weights: str = Field(
         "imagenet", description="Initial trunk weights: imagenet, coco, none, seed (the seed network's trunk) or a file."
     )
@@ -35,12 +35,13 @@ class Config(Section):
     accumulate: int = Field(1, description="Passes that a batch is split into, where it does not fit into memory.", ge=1)
     crop: int = Field(321, description="Side of the random square crop, in pixels.", ge=32)
     crop_scales: tuple[float, ...] = Field(
-        (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), description="Image scales, of which each crop draws one.", min_length=1
+        (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), description="Image scales, of which each crop draws one.", min_length=1, gt=0
     )
     scales: tuple[float, ...] = Field(
         (1.0, 0.5, 0.75),
         description="Scales of a crop that the network sees; each has a loss, their maximum another.",
         min_length=1,
+        gt=0,
     )
     loss: Literal["plain", "balanced"] = Field(
         "balanced", description="Cross-entropy: plain, or balanced (background and foreground averaged apart, then added)."

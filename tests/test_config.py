@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 
 import configs
+from stages import seed_train
 from stages.actions import run as runs
 from stages.core import config
 from stages.core.config import Field, Section, validate
@@ -154,3 +155,54 @@ def test_bad_files_are_refused_in_words(tmp_path):
         runs.resolve("vco")
     (tmp_path / "empty.yaml").write_text("")
     assert runs.resolve(str(tmp_path / "empty.yaml"))["seed_train"] == runs.sections()["seed_train"]()
+
+
+@pytest.mark.parametrize("section", ["seed_train", "irn_train", "segment_train"])
+def test_a_misspelt_trunk_is_refused(section: str):
+    with pytest.raises(StageError, match=rf"{section}\.backbone: must be one of resnet18, resnet50"):
+        runs.resolve("voc", [f"{section}.backbone=resnet5"])
+
+
+def test_a_misspelt_seed_is_refused():
+    with pytest.raises(StageError, match=r"refine\.seed: must be one of bas, cam, sum"):
+        runs.resolve("voc", ["refine.seed=sums"])
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["seed_infer.scales", "irn_train.scales", "segment_train.scales", "segment_train.crop_scales", "segment_predict.scales"],
+)
+def test_every_scale_is_positive(key: str):
+    with pytest.raises(StageError, match=rf"{key}: must be greater than 0, got \[1.0, 0.0\]"):
+        runs.resolve("voc", [f"{key}=[1.0, 0.0]"])
+
+
+def test_absent_weights_of_a_later_stage_are_refused_at_once(tmp_path):
+    run = runs.Run(tmp_path / "run", runs.resolve("demo", ["segment_train.weights=absent.pth"]))
+    with pytest.raises(StageError, match=r"Cannot read weights absent\.pth"):
+        run.check(["seed_train", "segment_train"])
+    run.check(["seed_train"])
+    assert not run.folder.exists()
+
+
+def test_the_trunks_are_those_that_are_built():
+    from stages.nets.backbones import TRUNKS
+
+    assert set(get_args(config.Trunk)) == set(TRUNKS)
+
+
+def test_what_the_log_warns_of_is_told(tmp_path):
+    heard: list[str] = []
+    runs.open_log(tmp_path, heard.append).warning("old")
+    log = runs.open_log(tmp_path, heard.append)
+    log.warning("no pixel of %s", "fox")
+    log.error("a fault")
+    log.info("a step")
+    assert heard == ["old", "no pixel of fox"]
+    assert "no pixel of fox" in next((tmp_path / "logs").iterdir()).read_text()
+
+
+def test_a_warmup_that_leaves_no_epoch_is_refused():
+    seed_train._check(seed_train.Config(epochs=2, warmup_epochs=1))
+    with pytest.raises(StageError, match=r"warmup_epochs: 2.*Set it lower than epochs"):
+        seed_train._check(seed_train.Config(epochs=2, warmup_epochs=2))

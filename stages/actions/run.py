@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import configs
 from stages import PIPELINE
@@ -37,7 +37,7 @@ class EvalConfig(Section):
 class RefineConfig(Section):
     """Shared by the refinement's stages."""
 
-    seed: str = Field("sum", description="Which maps IRN reads: bas, cam or sum; the same are scored.")
+    seed: Literal["bas", "cam", "sum"] = Field("sum", description="Which maps IRN reads: bas, cam or sum; the same are scored.")
     power: float = Field(1.5, description="Exponent on the seeds before the walk.", gt=0)
 
 
@@ -156,7 +156,12 @@ class Run:
                 )
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise StageError where the stages NAMES cannot use the data. Writes nothing, so demo's images are left for later."""
+        """Raise StageError where the stages NAMES cannot use the data or lack a file of weights.
+
+        Writes nothing, so demo's images are left for later.
+        """
+        for name in names:
+            contract.require_weights(self.sections[name])
         if self._section("data", datasets.Config).reader != "demo":
             for role in dict.fromkeys(role for name in names for role in stage_module(name).READS):
                 self.dataset.split(role)
@@ -224,7 +229,7 @@ class Run:
         """Run the stages NAMES in order; yields each one's report and whether it was run now."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.save_config()
-        log = open_log(self.folder)
+        log = open_log(self.folder, self.on_warning)
         for name in names:
             before = self.report(name)
             if before.state == "done" and not force:
@@ -254,7 +259,6 @@ class Run:
                 warnings.append(f"{name} reads {need}, which is stale: {before.why}")
         for warning in warnings:
             log.warning(warning)
-            self.on_warning(warning)
 
     def score(self, name: str, reporter: contract.Reporter) -> Scores | None:
         """Score the outputs of a finished stage again; None for a stage that has nothing to score."""
@@ -264,15 +268,23 @@ class Run:
         return stage.score(self.sections[name], self._context(name, reporter, open_log(self.folder)))
 
 
-def open_log(folder: Path) -> logging.Logger:
-    """The run's logger: one file a call under logs/."""
+def open_log(folder: Path, on_warning: Callable[[str], object] = lambda message: None) -> logging.Logger:
+    """The run's logger: one file a call under logs/. What it warns of goes to ON_WARNING too."""
     import logging
 
     logging.raiseExceptions = False  # a log on a full disk stays silent: the stage's own files tell of it
     log = logging.getLogger("bas")
     log.setLevel(logging.INFO)
     log.propagate = False
-    for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
+
+    class Aloud(logging.Handler):
+        """Warnings alone: an error has its own way to the user."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.WARNING:
+                on_warning(record.getMessage())
+
+    for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
     path = folder / "logs" / time.strftime("%Y%m%d-%H%M%S.log")
@@ -280,4 +292,5 @@ def open_log(folder: Path) -> logging.Logger:
     handler = logging.FileHandler(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
+    log.addHandler(Aloud())
     return log

@@ -24,9 +24,12 @@ else:
         return lambda kind: kind
 
 
+Trunk = Literal["resnet18", "resnet50", "resnet101", "mobilenet_v2", "tiny"]  # those that stages.nets.backbones builds
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a value must hold to: bounds of a number, length of a sequence."""
+    """What a value must hold to: bounds of a number or of each in a list, length of a sequence."""
 
     ge: float | None = None
     gt: float | None = None
@@ -38,8 +41,9 @@ class Limits:
         """Raise ValueError, in words, when VALUE breaks a bound."""
         if self.min_length is not None and len(value) < self.min_length:
             raise ValueError(f"needs at least {self.min_length} entries")
-        if isinstance(value, (int, float)):
-            self._check_number(value)
+        for number in value if isinstance(value, tuple) else [value]:  # of a list, every entry holds to the bounds
+            if isinstance(number, (int, float)):
+                self._check_number(number)
 
     def _check_number(self, value: float) -> None:
         bounds = (

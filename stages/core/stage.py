@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 NOT_CONTENT = frozenset({"weights"})  # settings that name a file: its content counts, not its path
+WEIGHTS = ("none", "imagenet", "coco", "seed")  # initial weights that are no file
 
 
 class Meter(Protocol):
@@ -95,19 +96,22 @@ def fingerprint(
     config = {key: sections[key].plain(NOT_CONTENT) for key in (name, *stage.SHARED)}
     inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in stage.NEEDS}
     data = {split: dataset.digest(split, hashes) for split in stage.READS}
+    require_weights(sections[name])
     weights = getattr(sections[name], "weights", None)
     named = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}
     seed = {"runtime": {"seed": sections["runtime"].plain()["seed"]}}
     return {"stage": name, "config": config | seed, "inputs": inputs, "data": data, **named}
 
 
-def _weights_digest(weights: str, hashes: HashCache) -> str:
-    path = Path(weights)
-    if weights in ("none", "imagenet", "coco", "seed"):
-        return weights
-    if not path.is_file():
+def require_weights(section: Section) -> None:
+    """Raise StageError when SECTION names a file of weights that is not there."""
+    weights = getattr(section, "weights", None)
+    if weights not in (None, *WEIGHTS) and not Path(weights).is_file():
         raise StageError(f"Cannot read weights {weights}", "no such file", "Check the path given to --weights")
-    return hashes.of(path)
+
+
+def _weights_digest(weights: str, hashes: HashCache) -> str:
+    return weights if weights in WEIGHTS else hashes.of(Path(weights))
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
