@@ -132,9 +132,8 @@ def score(config: Config, ctx: Context) -> Scores:
     from stages.formulas import seeds
 
     scores = scoring.Scores()
-    pairs = scoring.with_truth(ctx.dataset, "score")
+    pairs = scoring.with_truth(ctx.dataset, "score", ctx.log)
     if pairs is None:
-        ctx.log.info("irn_masks: no true masks, nothing is scored")
         return scores
     count = scoring.MapScores(ctx.dataset, ctx.shared["eval"].subset or {}, config.fixed)
     with ctx.track("scoring masks", len(pairs)) as meter:

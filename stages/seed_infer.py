@@ -129,9 +129,8 @@ def score(config: Config, ctx: Context) -> Scores:
     from stages.formulas import seeds
 
     scores = scoring.Scores()
-    pairs = scoring.with_truth(ctx.dataset, "score")
+    pairs = scoring.with_truth(ctx.dataset, "score", ctx.log)
     if pairs is None:
-        ctx.log.info("seed_infer: no true masks, nothing is scored")
         return scores
     subsets = ctx.shared["eval"].subset or {}
     counts = {source: scoring.MapScores(ctx.dataset, subsets, config.fixed) for source in seedfile.SOURCES}

@@ -145,9 +145,8 @@ def score(config: Config, ctx: Context) -> Scores:
     from stages.formulas import metrics
 
     scores, kinds = scoring.Scores(), _kinds(config)
-    pairs = scoring.with_truth(ctx.dataset, "val")
+    pairs = scoring.with_truth(ctx.dataset, "val", ctx.log)
     if pairs is None:
-        ctx.log.info("segment_predict: no true masks, nothing is scored")
         return scores
     count = len(ctx.dataset.classes) + 1
     with ctx.track("scoring predictions", len(kinds) * len(pairs)) as meter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -380,7 +381,14 @@ def test_a_mask_of_another_size_is_refused(generated):
         count.add(np.zeros((2, 3), np.uint8), np.zeros((1, 2, 2), np.float32), [0], None)
 
 
-def test_without_masks_there_is_nothing_to_score(devkit):
-    assert scoring.with_truth(open_at(devkit), "score") is not None
+def test_without_masks_there_is_nothing_to_score(devkit, caplog):
+    log = logging.getLogger("test")
+    pairs = scoring.with_truth(open_at(devkit), "score", log)
+    assert (
+        pairs is not None
+        and [[sample.id for sample, _ in pairs] for _ in range(2)] == [[f"demo_{index:05d}" for index in range(len(pairs))]] * 2
+    )
     (devkit / "SegmentationClass/demo_00002.png").unlink()
-    assert scoring.with_truth(open_at(devkit), "score") is None
+    with caplog.at_level(logging.INFO, "test"):
+        assert scoring.with_truth(open_at(devkit), "score", log) is None
+    assert "1 of 8 images have no true mask, first 'demo_00002'" in caplog.text

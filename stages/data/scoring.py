@@ -5,8 +5,10 @@ The only readers of true masks: nothing here runs before a result is written, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from stages.core.errors import StageError
 from stages.data.dataset import Dataset, Sample
 from stages.data.images import VOID, Array, read_mask
 from stages.formulas import metrics
+
+if TYPE_CHECKING:
+    import logging
 
 Subsets = Mapping[str, Sequence[int]]
 GRID = np.arange(1, 100) / 100  # candidate global thresholds
@@ -83,12 +88,24 @@ class MapScores:
             scores.add(f"{prefix}/image-specific", self._specific, self._names, self._subsets)
 
 
-def with_truth(dataset: Dataset, role: str) -> list[tuple[Sample, Array]] | None:
-    """Samples of a split with their true masks, or None when any mask is absent: then there is nothing to score."""
-    pairs = []
-    for sample in dataset.split(role):
-        path = dataset.mask(sample)
-        if path is None:
-            return None
-        pairs.append((sample, path))
-    return [(sample, read_mask(path)) for sample, path in pairs]
+@dataclass(frozen=True)
+class Pairs:
+    """Samples with their true masks, decoded one by one while they are walked through."""
+
+    rows: tuple[tuple[Sample, Path], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[Sample, Array]]:
+        return ((sample, read_mask(path)) for sample, path in self.rows)
+
+
+def with_truth(dataset: Dataset, role: str, log: logging.Logger) -> Pairs | None:
+    """Samples of a split with their true masks, or None when any mask is absent: then nothing is scored, and LOG says why."""
+    paths = [(sample, dataset.mask(sample)) for sample in dataset.split(role)]
+    absent = [sample.id for sample, path in paths if path is None]
+    if absent:
+        log.info("nothing is scored: %d of %d images have no true mask, first '%s'", len(absent), len(paths), absent[0])
+        return None
+    return Pairs(tuple((sample, path) for sample, path in paths if path is not None))
