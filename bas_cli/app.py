@@ -196,7 +196,7 @@ def main() -> None:
 
 def _guarded() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="bas")
         return _interrupted() if code == 130 else code or 0
     except UsageError as fault:
         return _bad_usage(fault)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CODE, Command, settings, start
+from conftest import CODE, Command, call, fork, settings, wait, wait_for
 from PIL import Image
 
 from stages import PIPELINE, __version__
@@ -27,9 +27,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> Path:
     config = folder / "own.yaml"
     config.write_text("{}")
     words = ("seed", "train", str(config), "--run", "run", "--data", str(generated), *settings(), "-q")
-    process = start(folder, *words)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    done = call(folder, *words)
+    assert done.code == 0, done.err
     return folder / "run"
 
 
@@ -186,7 +185,7 @@ def test_bad_usage(bas: Command):
         (("--set", "seed_train.epochs=few"), "Bad value for seed_train.epochs: must be a whole number, got 'few'. It is: Passes"),
         (("--set", "epochs=3"), "Cannot read --set epochs=3"),
         (("--set", "seed_train.crop=96"), "Bad value for seed_train.crop: 96: images are warped to seed_train.resize = 64"),
-        (("--set", "seed_train.backbone=vgg"), "Unknown backbone 'vgg'"),
+        (("--set", "seed_train.backbone=vgg"), "Bad value for seed_train.backbone: must be one of resnet18, resnet50"),
         (("--set", "eval.subset={mIoU-9: [0, 9]}"), "Bad value for eval.subset 'mIoU-9': [9] in a dataset of 5 classes"),
         (("--device", "tpu"), "Bad value for runtime.device: must be one of auto, cpu, cuda, got 'tpu'"),
         (("--precision", "16-mixed"), "Cannot use --precision 16-mixed: a CPU has no mixed float16"),
@@ -365,13 +364,10 @@ def test_a_full_disk(config: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_is_done(config: Path, tmp_path: Path, number: signal.Signals):
-    child = start(tmp_path, "seed", "train", str(config), "--run", "r", "--set", "seed_train.epochs=5000")
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "r/seed_train/curves.jsonl").exists() or not (tmp_path / "r/seed_train/curves.jsonl").read_text():
-        assert child.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    child.send_signal(number)
-    _, err = child.communicate(timeout=60)
-    assert child.returncode == 130
+    child = fork(tmp_path, "seed", "train", str(config), "--run", "r", "--set", "seed_train.epochs=5000")
+    wait_for(child, tmp_path / "r/seed_train/curves.jsonl", text=True)
+    os.kill(child, number)
+    assert wait(child) == 130
+    err = (tmp_path / "stderr.txt").read_text()
     assert err.splitlines()[-1] == "error: Interrupted: all finished work is kept. Run the same command again to go on."
     assert "Traceback" not in err

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import call
+from conftest import call, fork, wait
 from PIL import Image
 
 import configs
@@ -149,18 +149,14 @@ class Killer:
 
 def run_until_killed(folder: Path, stage: str) -> None:
     """Go on with `bas run` in a process that is killed in STAGE; every training step keeps its state."""
-    child = os.fork()
-    if child == 0:
+
+    def prepare() -> None:
         settings = segment_train._settings
         segment_train._settings = lambda config, ctx: replace(settings(config, ctx), save_seconds=0.0)
         training.SAVE_SECONDS = 0.0
         console.reporter = lambda quiet: Killer(folder / "runs/small" / stage)
-        try:
-            call(folder, "run", recipe(folder))
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"{stage} was not killed"
+
+    assert wait(fork(folder, "run", recipe(folder), prepare=prepare)) == -signal.SIGKILL, (folder / "stderr.txt").read_text()
 
 
 def test_a_kill_in_every_stage_ends_with_the_same_result(home: Path, tmp_path: Path):

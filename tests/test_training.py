@@ -8,13 +8,12 @@ import math
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import CODE, Command, settings, start
+from conftest import Command, fork, settings, wait, wait_for
 from test_stage import Silent
 from torch import Tensor, nn
 
@@ -24,8 +23,6 @@ from stages.core.runtime import Config as RuntimeConfig
 from stages.core.runtime import Runtime
 from stages.data.dataset import Config, open_dataset
 from stages.data.transforms import LabelledImages
-
-SAVING = f"from stages.core import training; training.SAVE_SECONDS = 0.0; {CODE}"
 
 
 def test_poly_decays_to_zero_or_to_its_floor():
@@ -130,23 +127,17 @@ def test_curves_hold_every_term_and_are_drawn(tmp_path: Path):
     assert list((tmp_path / "train/tensorboard").iterdir())
 
 
-def wait_for(path: Path, process: Any) -> None:
-    """Wait until PROCESS has written PATH."""
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+def save_every_step() -> None:
+    training.SAVE_SECONDS = 0.0
 
 
 def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path, bas: Command, config: Path):
     long = settings("seed_train.epochs=30", "seed_train.warmup_epochs=3")
     assert bas("seed", "train", str(config), "--run", "whole", *long, "-q").code == 0
-    process = start(tmp_path, "seed", "train", str(config), "--run", "killed", *long, code=SAVING)
-    wait_for(tmp_path / "killed/seed_train/state.pth", process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    child = fork(tmp_path, "seed", "train", str(config), "--run", "killed", *long, prepare=save_every_step)
+    wait_for(child, tmp_path / "killed/seed_train/state.pth")
+    os.kill(child, signal.SIGKILL)
+    assert wait(child) == -signal.SIGKILL
     assert not (tmp_path / "killed/seed_train/manifest.json").exists()
     kept = torch.load(tmp_path / "killed/seed_train/state.pth", weights_only=True)["step"]
     assert 0 < kept < 60
