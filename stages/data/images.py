@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -26,17 +25,6 @@ def read_image(path: Path) -> Array:
     except DAMAGE as error:
         raise _unreadable("image", path, error) from error
     return np.ascontiguousarray(image)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(H,W) of an image as `read_image` would return it, from its header alone. Raises StageError."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except DAMAGE as error:
-        raise _unreadable("image", path, error) from error
-    return (width, height) if turned else (height, width)
 
 
 def read_mask(path: Path) -> Array:
@@ -84,10 +72,3 @@ def overlay(image: Array, ids: Array, opacity: float = 0.55) -> Array:
     colours = np.where((ids == VOID)[..., None], 255, palette()[ids]).astype(np.float32)
     mixed = image * (1 - opacity) + colours * opacity
     return np.where((ids > 0)[..., None], mixed, image).astype(np.uint8)
-
-
-def encode_png(image: Array) -> bytes:
-    """An RGB image as PNG bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
