@@ -98,8 +98,7 @@ def pair_labels(labels: Tensor, radius: int) -> Tensor:
 
 
 def affinity_losses(edge: Tensor, kinds: Tensor, radius: int) -> dict[str, Tensor]:
-    """Mean -log(affinity) of equal pairs and -log(1 - affinity) of different ones, from edge (B,H,W) in
-    [0,1].
+    """Mean -log(affinity) of equal pairs and -log(1 - affinity) of different ones, from edge (B,H,W) in [0,1].
 
     A pair's affinity depends on one pixel, the highest of its path, so a sum over millions of pairs is a sum
     over pixels, each times the number of pairs it decides. Only whole numbers are counted there, which also
@@ -197,8 +196,7 @@ def irn_losses(edge_logits: Tensor, field: Tensor | None, labels: Tensor, radius
 
 
 def merge_edges(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boundary probability (h,w) from logits (2,1,H,W) of an image and its mirror image, both padded right
-    and below.
+    """Boundary probability (h,w) from logits (2,1,H,W) of an image and its mirror image, padded right and below.
 
     SIZE (h,w): the stride-4 size of the image. The padding is cropped before mirroring back; logits are
     averaged.

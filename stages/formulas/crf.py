@@ -22,9 +22,7 @@ VOID = 255
 
 @dataclass(frozen=True)
 class Kernels:
-    """Widths (pixels, grey levels) and weights of the two pairwise terms, and the number of mean-field
-    iterations.
-    """
+    """Widths (pixels, grey levels) and weights of the two pairwise terms, and the number of mean-field iterations."""
 
     smooth_width: float
     smooth_weight: float
@@ -62,9 +60,7 @@ def refine_labels(
 def refine_probabilities(
     image: NDArray[np.uint8], probabilities: NDArray[np.float32], kernels: Kernels = NETWORK_KERNELS
 ) -> NDArray[np.float32]:
-    """Posterior (L,H,W) from a network's probabilities (L,H,W). Raises StageError when pydensecrf is not
-    installed.
-    """
+    """Posterior (L,H,W) from a network's probabilities (L,H,W). Raises StageError when pydensecrf is not installed."""
     energy = -np.log(np.clip(probabilities, PROBABILITY_FLOOR, 1)).reshape(len(probabilities), -1)
     return _infer(image, [energy], kernels)[0]
 

@@ -1,5 +1,4 @@
-"""Numbers of a segmentation: confusion matrix, IoU, precision and recall, and a sweep of thresholds in one
-pass.
+"""Numbers of a segmentation: confusion matrix, IoU, precision, recall, and a sweep of thresholds in one pass.
 
 `mIoU` is the mean over classes with a non-empty union of prediction and truth, over a whole split's confusion
 matrix; void pixels of the truth (255) are left out, void pixels of a prediction count as background. Shapes:
@@ -137,9 +136,7 @@ class ThresholdSweep:
         return result[:, : self.n_classes]
 
     def oracle(self, classes: Sequence[int] | None = None) -> tuple[float, Confusion]:
-        """The threshold of the best mIoU (over CLASSES if given) and its confusion matrix. It has seen the
-        truth.
-        """
+        """The threshold of the best mIoU (over CLASSES if given) and its confusion matrix. It has seen the truth."""
         matrices = self.matrices()
         best = int(np.nanargmax(mean_over(iou(matrices), classes)))
         return float(self.thresholds[best]), matrices[best]

@@ -1,5 +1,4 @@
-"""Seeds from maps: scales and mirrored passes merged, normalised, fused, and cut into labels (IJCV 2023,
-sections 5.1 and 5.5).
+"""Seeds from maps: scales and mirrored passes merged, normalised, fused, cut into labels (IJCV 2023, 5.1 and 5.5).
 
 Shapes: C present classes, h w the feature grid of one scale, H W the image.
 """
@@ -33,9 +32,7 @@ def add_mirrored(pair: Tensor) -> Tensor:
 
 
 def merge_strided(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Sum maps of several scales (C,h_s,w_s) on the stride-4 grid of an image of SIZE (H,W) → (C,H/4,W/4)
-    float32.
-    """
+    """Sum maps of several scales (C,h_s,w_s) on the stride-4 grid of an image of SIZE (H,W) → (C,H/4,W/4) float32."""
     return _resized_sum(maps, strided_size(*size))
 
 
@@ -58,8 +55,7 @@ def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 
 def upsample_walked(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Random-walk maps (C,h,w) on the stride-4 grid → (C,H,W) in [0,1]: four times up, cropped, over the
-    GLOBAL maximum.
+    """Random-walk maps (C,h,w) on the stride-4 grid → (C,H,W) in [0,1]: four times up, cropped, over the GLOBAL maximum.
 
     One maximum for all classes keeps their order after the walk, where each class's own would lift a weak
     one.
@@ -83,9 +79,7 @@ def add_seeds(first: Tensor, second: Tensor) -> Tensor:
 
 
 def power(maps: Tensor, exponent: float) -> Tensor:
-    """Raise maps to EXPONENT: above 1 it lowers weak responses before the random walk. Negative values count
-    as 0.
-    """
+    """Raise maps to EXPONENT; above 1 it lowers weak responses before the random walk; negative values count as 0."""
     return maps.clamp_min(0) ** exponent
 
 

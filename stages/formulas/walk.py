@@ -29,8 +29,7 @@ CHEBYSHEV_TAIL = 1e-5  # the expansion's dropped coefficients add up to less tha
 
 @dataclass(frozen=True)
 class Transition:
-    """W of one image as diagonals: weights (K,N), weights[k,i] = W[i, i + shifts[k]], but 0 where shifts[0] =
-    0 has 1s.
+    """W of one image as diagonals: weights (K,N), weights[k,i] = W[i, i + shifts[k]], but 0 where shifts[0] = 0 has 1s.
 
     flow (N): their sum at each pixel, so D = 1 + flow. Kept apart because a pixel behind strong boundaries
     has a flow near 1e-7, which the rounding of 1 + flow would lose 256 times over.
@@ -44,9 +43,7 @@ class Transition:
 
 @torch.no_grad()
 def transition(edge: Tensor, radius: int = 5, beta: float = 10) -> Transition:
-    """Affinities^beta between all pixels nearer than RADIUS, from boundary probabilities edge (h,w) of any
-    size.
-    """
+    """Affinities^beta between all pixels nearer than RADIUS, from boundary probabilities edge (h,w) of any size."""
     height, width = edge.shape
     margin = radius - 1
     walled = F.pad(edge[None], (margin, margin, 0, margin), value=1.0)  # nothing flows to pixels beyond the image
@@ -62,9 +59,7 @@ def transition(edge: Tensor, radius: int = 5, beta: float = 10) -> Transition:
 
 
 def _add_row(rows: dict[int, Tensor], shift: int, weight: Tensor) -> None:
-    """In a map narrower than the window two offsets share one diagonal, each with zeros where the other has
-    values.
-    """
+    """In a map narrower than the window two offsets share one diagonal, each zero where the other has values."""
     rows[shift] = rows[shift] + weight if shift in rows else weight
 
 
@@ -139,9 +134,7 @@ def chebyshev_coefficients(steps: int, tail: float = CHEBYSHEV_TAIL) -> tuple[fl
 
 
 def _change(weights: Tensor, shifts: Sequence[int], loss: Tensor) -> Callable[[Tensor], Tensor]:
-    """What each pixel gains from its neighbours less the share that it loses: the product with -loss as
-    diagonal.
-    """
+    """What each pixel gains from its neighbours less the share that it loses: the product with -loss as diagonal."""
     return _product(torch.cat([-loss[None], weights[1:]]), shifts)
 
 
@@ -188,8 +181,7 @@ def random_walk(
     exp_times: int = 8,
     method: Method = "chebyshev",
 ) -> Tensor:
-    """Seeds (C,h,w) times (1 - edge), spread by T^(2^exp_times) of boundary probabilities edge (h,w) →
-    (C,h,w).
+    """Seeds (C,h,w) times (1 - edge), spread by T^(2^exp_times) of boundary probabilities edge (h,w) → (C,h,w).
 
     Works in the precision of EDGE. Products are element-wise, so TF32 never touches them.
     """
