@@ -100,6 +100,8 @@ def test_labels_hold_present_classes_background_and_void(labelled: Path) -> None
 
 
 def test_image_specific_labels_need_thresholds_of_every_image(folder: Path) -> None:
+    shutil.rmtree(folder / "irn_labels", ignore_errors=True)  # of the tests before
+    shutil.rmtree(folder / "irn_labels", ignore_errors=True)
     config = irn_labels.Config(levels="image-specific")
     with pytest.raises(StageError, match=r"6 of 6 seeds have none.*seed_infer\.search=train"):
         irn_labels.run(config, context(folder, "irn_labels"))
