@@ -22,7 +22,7 @@ all: setup ## set up and run the pipeline: `make all`, or `make all DATASET=voc 
 	$(BIN)/bas run $(DATASET) $(if $(DATA),--data $(DATA))
 
 test: setup ## set up and run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: setup ## ruff, types, import layers, wheel contents
 	$(BIN)/ruff check .

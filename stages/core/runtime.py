@@ -26,6 +26,7 @@ class Config(Section):
         "auto", description="auto, 32-true, bf16-mixed or 16-mixed, for training and network inference."
     )
     workers: int = Field(-1, description="Processes that read images or run the CRF; -1 = one a core.", ge=-1)
+    threads: int = Field(0, description="Threads of arithmetic on a CPU; 0 = torch's choice, one a core.", ge=0)
     seed: int = Field(0, description="Seed of weights, order, crops and class draws.", ge=0)
 
 
@@ -64,10 +65,13 @@ class Runtime:
     @cached_property
     def fabric(self) -> Fabric:
         """Lightning Fabric on the decided device, in one process. Raises StageError under a launcher of several."""
+        import torch
         from lightning_fabric import Fabric
 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise StageError("Cannot run in several processes", "WORLD_SIZE is above 1", "Start bas without torchrun, on one GPU")
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
         precision: Any = self.precision
         fabric = Fabric(accelerator="cuda" if self.device.type == "cuda" else "cpu", devices=1, precision=precision)
         fabric.launch()
