@@ -122,6 +122,20 @@ class Report:
         }
 
 
+class _Still:
+    """The dataset of a run at one moment: each split is looked at once for all stages."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._known: dict[str, str] = {}
+
+    def digest(self, role: str, hashes: HashCache) -> str:
+        """Content digest of a split."""
+        if role not in self._known:
+            self._known[role] = self._run.dataset.digest(role, hashes)
+        return self._known[role]
+
+
 class Run:
     """One run directory with its configuration."""
 
@@ -191,14 +205,14 @@ class Run:
                 return value != self.dataset.digest(split, self._hashes)
         return False
 
-    def wanted(self, name: str) -> dict[str, Any]:
+    def wanted(self, name: str, still: _Still | None = None) -> dict[str, Any]:
         """The fingerprint that the stage's result should have now."""
-        return contract.fingerprint(stage_module(name), self.sections, self.dataset, self.folder, self._hashes)
+        return contract.fingerprint(stage_module(name), self.sections, still or self.dataset, self.folder, self._hashes)
 
-    def report(self, name: str) -> Report:
+    def report(self, name: str, still: _Still | None = None) -> Report:
         """State, reason, metrics and outputs of one stage."""
         begun = contract.begun_with(self.folder / name)
-        now = contract.state(self.folder / name, self.wanted(name)) if begun else contract.NOT_RUN
+        now = contract.state(self.folder / name, self.wanted(name, still)) if begun else contract.NOT_RUN
         manifest = contract.read_manifest(self.folder / name) or {}
         count = manifest.get("outputs", {}).get("count", 0)
         return Report(name, now.state, now.why, manifest.get("metrics", {}), manifest.get("seconds"), count)
@@ -207,8 +221,9 @@ class Run:
         """The state of every stage; one whose input is stale or missing is at best stale itself."""
         rows: list[Report] = []
         behind: dict[str, str] = {}
+        still = _Still(self)
         for name in PIPELINE:
-            row = self._row(name)
+            row = self._row(name, still)
             waiting = next((need for need in stage_module(name).NEEDS if need in behind), None)
             if row.state == "done" and waiting is not None:
                 row = Report(name, "stale", f"its input {waiting} is {behind[waiting]}", row.metrics, row.seconds, row.outputs)
@@ -218,10 +233,10 @@ class Run:
         self._hashes.save()
         return rows
 
-    def _row(self, name: str) -> Report:
+    def _row(self, name: str, still: _Still) -> Report:
         """The report on a stage; where its inputs cannot even be compared, it is stale for that reason."""
         try:
-            return self.report(name)
+            return self.report(name, still)
         except StageError as fault:
             return Report(name, "stale", f"{fault.what}: {fault.why}", {}, None, 0)
 

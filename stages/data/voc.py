@@ -63,8 +63,9 @@ def _lines(path: Path) -> list[str]:
 
 def _image_id(line: str) -> str:
     """The id in a line: bare, or that of `/JPEGImages/id.jpg`. An id may hold dots."""
-    name = Path(line.split()[0]).name
-    return name.removesuffix(suffix) if (suffix := Path(name).suffix).lower() in SUFFIXES else name
+    name = line.split()[0].rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in SUFFIXES else name
 
 
 def read_classes(root: Path) -> tuple[str, ...]:
