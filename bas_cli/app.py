@@ -57,6 +57,7 @@ def open_run(request: Request, names: Sequence[str] = ()) -> Run:
 def perform(request: Request, names: list[str], force: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Run stages in order and show what was done."""
     run = open_run(request, names)
+    run.reporter = console.reporter(quiet)
     run.check(names)
     if dry_run:
         _show_status(run, names, as_json)
@@ -65,7 +66,7 @@ def perform(request: Request, names: list[str], force: bool, dry_run: bool, as_j
     if not quiet:
         console.note(f"run folder {run.folder}")
     run.on_warning = console.warn
-    for report, ran in run.execute(names, console.reporter(quiet), force):
+    for report, ran in run.execute(names, run.reporter, force):
         if not quiet:
             took = f"done in {report.seconds:.1f} s" if ran and report.seconds is not None else "fresh, kept"
             console.note(f"{report.name:<16} {took}   {console.headline(report.metrics)}")

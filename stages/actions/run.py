@@ -145,6 +145,7 @@ class Run:
         self._dataset: datasets.Dataset | None = None
         self._hashes = HashCache(folder / "hashes.json")
         self.on_warning: Callable[[str], object] = lambda message: None
+        self.reporter: contract.Reporter | None = None  # shows the generation of the demo
 
     def _section(self, name: str, kind: type[S]) -> S:
         section = self.sections[name]
@@ -155,9 +156,19 @@ class Run:
     def dataset(self) -> datasets.Dataset:
         """The dataset, opened once."""
         if self._dataset is None:
-            self._dataset = datasets.open_dataset(self._section("data", datasets.Config), self.folder)
+            self._dataset = datasets.open_dataset(self._section("data", datasets.Config), self.folder, self._watch)
             self._check_subset(len(self._dataset.classes))
         return self._dataset
+
+    def _watch(self, names: Sequence[str]) -> Iterator[str]:
+        """Pass the names of generated images on and show how far they are."""
+        if self.reporter is None:
+            yield from names
+            return
+        with self.reporter.track("generating", len(names)) as meter:
+            for name in names:
+                yield name
+                meter.advance()
 
     def _check_subset(self, classes: int) -> None:
         for name, ids in (self._section("eval", EvalConfig).subset or {}).items():

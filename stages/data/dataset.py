@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,13 +140,13 @@ def _hash(sample: Sample, hashes: HashCache) -> str:
         ) from error
 
 
-def open_dataset(config: Config, run_dir: Path) -> Dataset:
-    """Open the configured dataset; the demo is generated into the run's folder first. Raises StageError."""
+def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]], Iterable[str]] = iter) -> Dataset:
+    """Open the configured dataset; the demo is generated into the run's folder first, seen by WATCH. Raises StageError."""
     if config.reader == "demo":
         from stages.data import demo
 
         wanted = config.generate or validate(Generated, {}, "data.generate")
-        root = demo.generate(run_dir / "data", wanted.train, wanted.val, wanted.size, wanted.seed)
+        root = demo.generate(run_dir / "data", wanted.train, wanted.val, wanted.size, wanted.seed, watch)
     elif config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
     else:

@@ -8,7 +8,7 @@ What the scenes show, and why, is told in `stages.data.scenes`. Nothing heavy is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from stages.core.files import write_atomic, write_text
@@ -17,11 +17,14 @@ CLASSES = ("background", "zebra", "leopard", "fox", "panda", "mandrill")
 FOLDERS = ("JPEGImages", "SegmentationClass", "SegmentationObject")
 
 
-def generate(root: Path, train: int = 1000, val: int = 300, size: int = 80, seed: int = 0) -> Path:
+Watch = Callable[[Sequence[str]], Iterable[str]]
+
+
+def generate(root: Path, train: int = 1000, val: int = 300, size: int = 80, seed: int = 0, watch: Watch = iter) -> Path:
     """Write a dataset of TRAIN + VAL square scenes of SIZE pixels under ROOT and return ROOT.
 
-    Every scene depends on SEED and its own number alone. Scenes that are there already are kept, the marker is written
-    last, and a second call with the same numbers returns at once.
+    Every scene depends on SEED and its own number alone. WATCH passes the names on and may show how far it is. Scenes
+    that are there already are kept, the marker is written last, and a second call with the same numbers returns at once.
     """
     recipe = f"version 2, train {train}, val {val}, size {size}, seed {seed}\n"
     done, begun = root / "generated.txt", root / "generating.txt"
@@ -32,7 +35,7 @@ def generate(root: Path, train: int = 1000, val: int = 300, size: int = 80, seed
         done.unlink(missing_ok=True)
         write_text(begun, recipe)
     names = [f"demo_{index:05d}" for index in range(train + val)]
-    labels = [_write_scene(root, name, size, seed, index, keep) for index, name in enumerate(names)]
+    labels = [_write_scene(root, name, size, seed, index, keep) for index, name in enumerate(watch(names))]
     lists = root / "ImageSets" / "Segmentation"
     write_text(lists / "train.txt", _lines(names[:train]))
     write_text(lists / "val.txt", _lines(names[train:]))
