@@ -62,6 +62,7 @@ def perform(request: Request, names: list[str], force: bool, dry_run: bool, as_j
     if dry_run:
         _show_status(run, names, as_json)
         return
+    run.folder.mkdir(parents=True, exist_ok=True)
     options.remember(run.folder)
     if not quiet:
         console.note(f"run folder {run.folder}")
@@ -179,6 +180,8 @@ def evaluate(
     if as_json:
         console.document({"stages": found.metrics, "classes": found.classes})
         return
+    if not found.metrics:
+        console.note("no stage of this run has finished yet: `bas status` says how far it is")
     console.show(console.metric_tables(found.metrics, found.classes))
 
 
@@ -224,7 +227,9 @@ def _bad_usage(fault: Any) -> int:
 
 
 def _interrupted() -> int:
-    console.error("Interrupted: all finished work is kept. Run the same command again to go on.")
+    console.error(
+        "Interrupted: all finished work is kept, a training up to its last half minute. Run the same command again to go on."
+    )
     return 130
 
 

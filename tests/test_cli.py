@@ -369,5 +369,19 @@ def test_an_interrupt_keeps_what_is_done(config: Path, tmp_path: Path, number: s
     os.kill(child, number)
     assert wait(child) == 130
     err = (tmp_path / "stderr.txt").read_text()
-    assert err.splitlines()[-1] == "error: Interrupted: all finished work is kept. Run the same command again to go on."
+    kept = "all finished work is kept, a training up to its last half minute"
+    assert err.splitlines()[-1] == f"error: Interrupted: {kept}. Run the same command again to go on."
     assert "Traceback" not in err
+
+
+def test_a_run_folder_that_cannot_be_is_not_remembered_as_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    from bas_cli import app, options
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr("sys.argv", ["bas", "run", "demo", "--run", "file"])
+    with pytest.raises(SystemExit) as stop:
+        app.main()
+    assert stop.value.code == 2
+    assert "Choose a folder, not a file" in capsys.readouterr().err
+    assert not options.LAST.exists()
