@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stages.core.errors import StageError
+
+if TYPE_CHECKING:
+    from stages.actions.run import Run
 
 RUNS = Path("runs")
 LAST = RUNS / ".last"
@@ -69,6 +74,70 @@ class Request:
         runtime = {"device": self.device, "precision": self.precision}
         chosen = {"data": data, "runtime": runtime}
         return {name: {k: v for k, v in values.items() if v is not None} for name, values in chosen.items()}
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How stages are run and shown."""
+
+    force: bool
+    dry_run: bool
+    as_json: bool
+    quiet: bool
+
+
+def _asked(
+    dataset: Dataset = None,
+    run: RunDir = None,
+    data: Data = None,
+    labels: Labels = None,
+    assignments: Set = None,
+    device: Device = None,
+    precision: Precision = None,
+    weights: Weights = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> tuple[Request, Manner]:
+    """The options that every command about stages has, in one place."""
+    request = Request(dataset, run, data, labels, assignments or [], device, precision, weights)
+    return request, Manner(force, dry_run, as_json, quiet)
+
+
+def shared(command: Callable[..., None]) -> Callable[..., None]:
+    """COMMAND(request, manner, **own) as typer takes it: with the options of `_asked` beside its own."""
+    common = inspect.signature(_asked, eval_str=True).parameters
+    mine = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        command(*_asked(**{name: values.pop(name) for name in common}), **values)
+
+    together = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*common.values(), *mine)]
+    call.__signature__ = inspect.Signature(together)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in together}
+    return call
+
+
+def open_run(request: Request, names: Sequence[str] = ()) -> Run:
+    """The run that a command line means, with its configuration resolved. Raises StageError."""
+    from stages.actions import run as runs
+
+    folder = run_folder(request)
+    name = request.dataset or str(folder / "config.yaml")
+    if request.dataset is None and not (folder / "config.yaml").exists():
+        raise StageError(f"No run in {folder}", "it holds no config.yaml", "Name a dataset, for example `bas run demo`")
+    former = runs.former_data(folder) if request.dataset is not None else {}
+    overrides: dict[str, dict[str, Any]] = {
+        "data": {**former, **request.overrides()["data"]},
+        "runtime": request.overrides()["runtime"],
+    }
+    sections = runs.resolve(name, request.assignments, overrides)
+    if request.weights is not None:
+        overrides |= weights_for(sections, request.weights, names)
+        sections = runs.resolve(name, request.assignments, overrides)
+    return runs.Run(folder, sections)
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -1,0 +1,68 @@
+"""Commands that run stages: `bas run`, and one for each stage or group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from bas_cli import console, options
+from bas_cli.commands.results import show_status
+from bas_cli.options import Manner, Request
+from stages import PIPELINE
+from stages.core.errors import StageError
+
+FIRST, *_, LAST = PIPELINE
+First = Annotated[str, typer.Option("--from", help="First stage.")]
+Until = Annotated[str, typer.Option("--until", help="Last stage.")]
+
+
+@options.shared
+def run(request: Request, manner: Manner, first: First = FIRST, until: Until = LAST) -> None:
+    """Run every stage in order; what is fresh is kept."""
+    perform(request, manner, between(first, until))
+
+
+def of_stages(*names: str) -> Callable[..., None]:
+    """The command that runs the stages NAMES of one run."""
+
+    @options.shared
+    def command(request: Request, manner: Manner) -> None:
+        perform(request, manner, names)
+
+    command.__doc__ = "; ".join(PIPELINE[name] for name in names) + "."
+    return command
+
+
+def between(first: str, until: str) -> list[str]:
+    """The stages FIRST to UNTIL. Raises StageError."""
+    names = list(PIPELINE)
+    for name in (first, until):
+        if name not in PIPELINE:
+            raise StageError(f"Unknown stage '{name}'", "no such stage in the pipeline", f"Stages: {', '.join(names)}")
+    chosen = names[names.index(first) : names.index(until) + 1]
+    if not chosen:
+        raise StageError(f"--from {first} lies after --until {until}", "no stage is left to run", "Swap the two")
+    return chosen
+
+
+def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
+    """Run stages in order and show what was done."""
+    run = options.open_run(request, names)
+    run.reporter = console.reporter(manner.quiet)
+    run.check(names)
+    if manner.dry_run:
+        show_status(run, names, manner.as_json)
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    options.remember(run.folder)
+    if not manner.quiet:
+        console.note(f"run folder {run.folder}")
+    run.on_warning = console.warn
+    for report, ran in run.execute(names, run.reporter, manner.force):
+        if not manner.quiet:
+            took = f"done in {report.seconds:.1f} s" if ran and report.seconds is not None else "fresh, kept"
+            console.note(f"{report.name:<16} {took}   {console.headline(report.metrics)}")
+    if manner.as_json:
+        show_status(run, list(PIPELINE), manner.as_json)
