@@ -140,9 +140,10 @@ def score(config: Config, ctx: Context) -> Scores:
         for sample, truth in pairs:
             with np.load(walked_path(ctx.out, sample.id), allow_pickle=False) as stored:
                 maps, classes = torch.from_numpy(stored["maps"]).float(), stored["classes"].tolist()
-            count.add(truth, seeds.upsample_walked(maps, truth.shape).numpy(), classes, None)
+            count.add(sample.id, truth, seeds.upsample_walked(maps, truth.shape).numpy(), classes, None)
             meter.advance()
     count.enter(scores, "train/masks")
+    scoring.keep(ctx.out, "train", {"masks": count})
     return scores
 
 

@@ -141,10 +141,11 @@ def score(config: Config, ctx: Context) -> Scores:
                 maps = seedfile.full_maps(seed, source)
                 limits = seed.thresholds.get(source)
                 labelled = None if limits is None else seeds.label(maps, limits.tolist(), seed.classes.tolist()).numpy()
-                count.add(truth, maps.numpy(), seed.classes.tolist(), labelled)
+                count.add(sample.id, truth, maps.numpy(), seed.classes.tolist(), labelled)
             meter.advance()
     for source, count in counts.items():
         count.enter(scores, f"train/{source}")
+    scoring.keep(ctx.out, "train", counts)
     return scores
 
 

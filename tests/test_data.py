@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -353,7 +354,7 @@ def test_scores_have_their_keys_and_no_empty_means(generated):
     scores, data = scoring.Scores(), open_at(generated)
     count = scoring.MapScores(data, {"mIoU-1": [1], "mIoU-none": [4, 5]}, fixed=0.5)
     truth = np.array([[0, 0, 0, 1, 255]], np.uint8)
-    count.add(truth, np.array([[[0.1, 0.2, 0.6, 0.9, 0.0]]], np.float32), [0], None)
+    count.add("a", truth, np.array([[[0.1, 0.2, 0.6, 0.9, 0.0]]], np.float32), [0], None)
     count.enter(scores, "train/bas")
     assert scores.metrics == {
         "train/bas/oracle/mIoU": 100.0,
@@ -366,18 +367,49 @@ def test_scores_have_their_keys_and_no_empty_means(generated):
     assert scores.classes["train/bas/fixed/mIoU"] == {"background": 66.67, "zebra": 50.0}
 
 
+def test_details_by_threshold_class_and_object(generated, tmp_path):
+    """The truth of the test above with a second class that no map finds: it is in the means, and an object of IoU 0."""
+    count = scoring.MapScores(open_at(generated), {"mIoU-1": [1]}, fixed=0.5)
+    truth = np.array([[0, 0, 0, 1, 2]], np.uint8)
+    count.add("a", truth, np.array([[[0.1, 0.2, 0.6, 0.9, 0.0]]], np.float32), [0], np.array([[0, 0, 0, 1, 2]], np.uint8))
+    scoring.keep(tmp_path, "train", {"own": count})
+    detail = json.loads((tmp_path / "scores.json").read_text())
+    own, first, second = detail["sources"]["own"], *open_at(generated).classes[:2]
+    assert detail["split"] == "train"
+    at = own["curve"]["threshold"].index(0.5)
+    assert {name: values[at] for name, values in own["curve"].items()} == {
+        **{"threshold": 0.5, "mIoU": 33.33, "mIoU-1": 50.0},  # (2/4 + 1/2 + 0) / 3 and 1/2
+        **{"precision": 58.33, "recall": 55.56},  # (2/3 + 1/2) / 2, nothing being predicted as the second; (2/3 + 1 + 0) / 3
+    }
+    assert own["kinds"]["fixed"]["threshold"] == 0.5 and own["kinds"]["image-specific"]["threshold"] is None
+    assert own["kinds"]["fixed"]["classes"] == {
+        "background": {"IoU": 50.0, "precision": 66.67, "recall": 66.67},
+        first: {"IoU": 50.0, "precision": 50.0, "recall": 100.0},
+        second: {"IoU": 0.0, "precision": None, "recall": 0.0},
+    }
+    assert own["objects"] == {
+        **{"image": ["a", "a"], "class": [first, second], "share": [20.0, 20.0]},
+        **{"oracle": [100.0, 0.0], "fixed": [50.0, 0.0], "image-specific": [100.0, 100.0]},
+    }
+    filled = [row for row in own["kinds"]["fixed"]["sizes"] if row["objects"]]
+    assert filled == [{"from": 10.0, "to": 20.0, "objects": 2, "IoU": 25.0}]
+    with Image.open(tmp_path / "curves.png") as plot:
+        assert plot.width > 4 * 300
+
+
 def test_masks_without_a_counted_pixel_give_no_numbers(generated):
     scores = scoring.Scores()
     count = scoring.MapScores(open_at(generated), {"mIoU-2": [1, 2]}, fixed=0.5)
-    count.add(np.full((2, 2), 255, np.uint8), np.zeros((1, 2, 2), np.float32), [0], None)
+    count.add("a", np.full((2, 2), 255, np.uint8), np.zeros((1, 2, 2), np.float32), [0], None)
     count.enter(scores, "train/bas")
     assert scores.metrics == {} and scores.classes == {}
+    assert count.detail()["kinds"] == {}
 
 
 def test_a_mask_of_another_size_is_refused(generated):
     count = scoring.MapScores(open_at(generated), {}, fixed=0.5)
     with pytest.raises(StageError, match="its mask has 3x2 pixels, the image 2x2"):
-        count.add(np.zeros((2, 3), np.uint8), np.zeros((1, 2, 2), np.float32), [0], None)
+        count.add("a", np.zeros((2, 3), np.uint8), np.zeros((1, 2, 2), np.float32), [0], None)
 
 
 def test_without_masks_there_is_nothing_to_score(devkit, caplog):

@@ -78,3 +78,26 @@ def test_oracle_takes_the_best_threshold() -> None:
     threshold, matrix = sweep.oracle()
     assert threshold == 0.5
     assert matrix.tolist() == [[2, 0], [0, 2]]
+
+
+def test_objects_of_an_image_by_threshold() -> None:
+    """Label 1 covers four pixels, of which three exceed .1 and one .5; a void pixel is not held against it; 3 has no map."""
+    truth = np.array([[1, 1, 1, 1, 0, 3, 255]], np.uint8)
+    sweep = metrics.ThresholdSweep([0.1, 0.5], 4)
+    found = metrics.objects(sweep.add(truth, np.array([[[0.0, 0.2, 0.3, 0.6, 0.9, 0.1, 0.9]]]), [0]), [0])
+    assert found.labels.tolist() == [1, 3] and found.pixels.tolist() == [4, 1]
+    np.testing.assert_allclose(found.ious, [[3 / 5, 0], [1 / 5, 0]])
+    assert (sweep.index(0.1), sweep.index(0.5)) == (0, 1)
+
+
+def test_objects_of_an_image_without_maps() -> None:
+    sweep = metrics.ThresholdSweep([0.5], 4)
+    found = metrics.objects(sweep.add(np.array([[2, 0]], np.uint8), np.zeros((0, 1, 2)), []), [])
+    assert found.labels.tolist() == [2] and found.ious.tolist() == [[0]]
+
+
+def test_means_by_size() -> None:
+    shares, values = np.array([0.01, 0.05, 0.06, 0.5, 0.6]), np.array([0.2, 0.5, 0.7, 0.9, np.nan])
+    counts, means = metrics.by_size(shares, values, edges=(0.05, 0.1, 0.2, 1.0))
+    assert counts.tolist() == [2, 1, 0, 1]
+    np.testing.assert_allclose(means, [0.35, 0.7, np.nan, 0.9])

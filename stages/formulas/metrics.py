@@ -8,6 +8,7 @@ G classes with background, C without, K thresholds, H W an image. Values are sha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,11 @@ from stages.core.errors import StageError
 VOID = 255
 _IDS = 256
 
+# Upper edges of object sizes, as shares of the image: each twice the last. The paper's Fig. 21 is a density without bins.
+SIZE_EDGES = (0.025, 0.05, 0.1, 0.2, 0.4, 1.0)
+
 Confusion = NDArray[np.int64]
+Histogram = NDArray[np.int64]
 Mask = NDArray[np.uint8]
 
 
@@ -75,7 +80,7 @@ def recall(matrix: Confusion) -> NDArray[np.float64]:
     return _share(np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64), matrix.sum(-1))
 
 
-def _share(hits: NDArray[np.float64], total: NDArray[Any]) -> NDArray[np.float64]:
+def _share(hits: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
     return np.divide(hits, total, out=np.full(hits.shape, np.nan), where=total > 0)
 
 
@@ -90,6 +95,50 @@ def miou(matrix: Confusion, classes: Sequence[int] | None = None) -> float:
     return float(mean_over(iou(matrix), classes))
 
 
+def _above(counts: Histogram) -> Histogram:
+    """Counts by interval between K thresholds (K+1,…) → counts of the scores that exceed each threshold (K,…)."""
+    return np.cumsum(counts[::-1], axis=0)[::-1][1:]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one image, an object being all pixels of a class: labels (J,), pixels (J,), IoU (K,J) in [0,1]."""
+
+    labels: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+    ious: NDArray[np.float64]
+
+
+def objects(counts: Histogram, classes: Sequence[int]) -> Objects:
+    """IoU of every class that has true pixels in an image, at K thresholds, from its histogram (K+1,C,256) in a sweep.
+
+    CLASSES are the ids (0-based) of the histogram's maps; a true class without a map has an IoU of 0.
+    """
+    truth = counts.sum((0, 1))
+    labels = np.flatnonzero(truth[1:VOID]) + 1
+    above = _above(counts)
+    hits, predicted = np.zeros((2, len(above), len(labels)), dtype=np.int64)
+    for column, label in enumerate(labels.tolist()):
+        if label - 1 in classes:
+            found = above[:, list(classes).index(label - 1)]
+            hits[:, column], predicted[:, column] = found[:, label], found[:, :VOID].sum(-1)
+    return Objects(labels, truth[labels], _share(hits, truth[labels] + predicted - hits))
+
+
+def by_size(
+    shares: NDArray[np.float64], values: NDArray[np.float64], edges: Sequence[float] = SIZE_EDGES
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Number of objects and mean of their VALUES in every size bin; an upper edge belongs to its bin.
+
+    shares (J,) of the image that each object covers; values (J,), NaN left out. Returns (E,) and (E,), NaN for an empty bin.
+    """
+    known = ~np.isnan(values)
+    bins = np.searchsorted(np.asarray(edges), shares[known])
+    counts = np.bincount(bins, minlength=len(edges))
+    sums = np.bincount(bins, weights=values[known], minlength=len(edges))
+    return counts, _share(sums, counts)
+
+
 class ThresholdSweep:
     """Confusion matrices of K global thresholds, from one histogram over (truth, best class, best score).
 
@@ -102,8 +151,12 @@ class ThresholdSweep:
         self.n_classes = n_classes
         self._counts = np.zeros((len(self.thresholds) + 1, _IDS, n_classes), dtype=np.int64)
 
-    def add(self, truth: Mask, maps: NDArray[np.floating[Any]], classes: Sequence[int]) -> None:
-        """Count one image: truth (H,W), maps (C,H,W) of its present classes, and their 0-based ids."""
+    def add(self, truth: Mask, maps: NDArray[np.floating[Any]], classes: Sequence[int]) -> Histogram:
+        """Count one image: truth (H,W), maps (C,H,W) of its present classes, and their 0-based ids.
+
+        Returns the image's own counts (K+1,C,256): of pixels by the number of thresholds that their best score exceeds, by
+        best class and by true label. Without classes C is 1 and no threshold is exceeded.
+        """
         steps = len(self.thresholds) + 1
         if not len(maps):
             best, passed = np.zeros(truth.shape, dtype=np.int64), 0
@@ -115,6 +168,11 @@ class ThresholdSweep:
         counts = np.bincount(codes.ravel(), minlength=steps * n_present * _IDS).reshape(steps, n_present, _IDS)
         columns = np.asarray(classes, dtype=np.int64) + 1 if len(maps) else np.zeros(1, dtype=np.int64)
         self._counts[:, :, columns] += counts.transpose(0, 2, 1)
+        return counts
+
+    def index(self, threshold: float) -> int:
+        """Where THRESHOLD stands among the K."""
+        return int(np.searchsorted(self.thresholds, np.float32(threshold)))
 
     def merge(self, other: ThresholdSweep) -> None:
         """Add the counts of another sweep over the same thresholds, as of another process."""
@@ -122,10 +180,9 @@ class ThresholdSweep:
 
     def matrices(self) -> Confusion:
         """Confusion matrices (K,G,G), one a threshold."""
-        reversed_sums = np.cumsum(self._counts[::-1], axis=0)[::-1]
-        above = reversed_sums[1:]  # scores that exceed threshold k lie in the intervals after it
+        above = _above(self._counts)
         result = above[:, :VOID].copy()
-        result[..., 0] += reversed_sums[0][:VOID].sum(-1) - above[:, :VOID].sum(-1)
+        result[..., 0] += self._counts.sum(0)[:VOID].sum(-1) - above[:, :VOID].sum(-1)
         if result[:, self.n_classes :].any():
             stray = self.n_classes + int(np.nonzero(result[:, self.n_classes :])[1].min())
             raise StageError(
