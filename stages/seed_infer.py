@@ -102,25 +102,22 @@ def _scale_maps(net: BasNet, image: Array, scale: float, labels: tuple[int, ...]
 def _thresholds(net: BasNet, image: Array, seed: Seed, config: Config, ctx: Context) -> dict[str, np.ndarray]:
     """Image-specific thresholds of every source, one a present class; judged on the features of scale 1."""
     import numpy as np
+    import torch
 
     from stages.data import seedfile
     from stages.data.transforms import normalise
     from stages.formulas import thresholds
+    from stages.nets import hoisted
 
+    sources, device = seedfile.SOURCES, ctx.runtime.device
     features = net.extractor(ctx.runtime.place(normalise(image)[None], channels_last=True))
-    logits = net.evaluator(features).float().mean(dim=(2, 3))[0]
-    found: dict[str, np.ndarray] = {}
-    for source in seedfile.SOURCES:
-        values = []
-        for index, score_map in zip(seed.classes, seedfile.full_maps(seed, source, ctx.runtime.device), strict=True):
-
-            def judge(masks: Tensor, index: int = int(index)) -> Tensor:
-                return net.evaluator(features * (1 - masks)).float().mean(dim=(2, 3))[:, index]
-
-            value = thresholds.search(score_map, config.thresholds, features.shape[2:], logits[index], judge)
-            values.append(config.fixed if value is None else value)
-        found[source] = np.array(values, dtype=np.float32)
-    return found
+    judge = hoisted.Evaluator(net.evaluator, features)
+    maps = torch.cat([seedfile.full_maps(seed, source, device) for source in sources])
+    classes = torch.from_numpy(seed.classes).to(device).repeat(len(sources))
+    at_once = ctx.runtime.masks_at_once
+    found = thresholds.search(maps, classes, config.thresholds, judge.size, judge.logits, judge, at_once)
+    values = np.array([config.fixed if value is None else value for value in found], dtype=np.float32)
+    return dict(zip(sources, values.reshape(len(sources), -1), strict=True))
 
 
 def score(config: Config, ctx: Context) -> Scores:

@@ -11,18 +11,24 @@ from stages.formulas import thresholds
 
 
 class Judge:
-    """A stand-in for the network: the background keeps what of the object the mask leaves out."""
+    """A stand-in for the network: the background keeps what of each class's object the mask leaves out."""
 
-    def __init__(self, activation: Tensor) -> None:
-        self.activation, self.rows = activation, 0
+    def __init__(self, *activations: Tensor) -> None:
+        self.activation, self.rows = torch.stack(activations), 0  # (C,h,w)
 
     @property
-    def score(self) -> Tensor:
-        return self.activation.sum()
+    def logits(self) -> Tensor:
+        return self.activation.sum(dim=(1, 2))
 
     def __call__(self, masks: Tensor) -> Tensor:
         self.rows += len(masks)
-        return ((1 - masks[:, 0]) * self.activation).sum(dim=(1, 2))
+        return ((1 - masks) * self.activation).sum(dim=(2, 3))
+
+
+def search(judge: Judge, maps: Tensor, classes: tuple[int, ...] = (0,), count: int = 20, at_once: int = 2) -> list[float | None]:
+    """Search maps (M,H,W) on the grid of the judge's activations."""
+    size = (judge.activation.shape[1], judge.activation.shape[2])
+    return thresholds.search(maps, torch.tensor(classes, dtype=torch.long), count, size, judge.logits, judge, at_once)
 
 
 def test_candidates_lie_in_the_middle_of_equal_steps():
@@ -30,45 +36,70 @@ def test_candidates_lie_in_the_middle_of_equal_steps():
 
 
 def test_masks_are_cut_from_the_resized_map():
-    score_map = torch.tensor([[0.0, 0.0, 0.9, 0.9], [0.0, 0.0, 0.9, 0.9]])
-    masks = thresholds.masks_at(score_map, torch.tensor([0.5, 0.95]), (1, 2))
-    assert masks.tolist() == [[[[0.0, 1.0]]], [[[0.0, 0.0]]]]
+    maps = torch.tensor([[[0.0, 0.0, 0.9, 0.9], [0.0, 0.0, 0.9, 0.9]]])
+    masks = thresholds.masks_at(maps, torch.tensor([0.5, 0.95]), (1, 2))
+    assert masks.tolist() == [[[[False, True]], [[False, False]]]]
 
 
 def test_identical_masks_are_judged_once():
-    score_map = torch.tensor([[0.1, 0.8]])  # three different masks in twenty: both, one, none
-    judge = Judge(torch.tensor([[1.0, 3.0]]))
-    thresholds.search(score_map, 20, (1, 2), judge.score, judge)
+    judge = Judge(torch.tensor([[1.0, 3.0]]))  # three different masks in twenty: both, one, none
+    search(judge, torch.tensor([[[0.1, 0.8]]]), at_once=100)
+    assert judge.rows == 3
+
+
+def test_maps_of_several_sources_and_classes_share_their_masks():
+    judge = Judge(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 1.0]]))
+    score_map = torch.tensor([[0.1, 0.8]])
+    search(judge, torch.stack([score_map, score_map.sqrt(), score_map]), classes=(0, 0, 1), at_once=100)
     assert judge.rows == 3
 
 
 def test_a_search_by_hand():
-    """Masks: both pixels (area 1, S_b 0), one (area .5, S_b 1 of 4 = .25), none (area 0, ratio 1): the second wins."""
-    judge = Judge(torch.tensor([[1.0, 3.0]]))
-    masks = thresholds.masks_at(torch.tensor([[0.1, 0.8]]), torch.tensor([0.05, 0.5, 0.9]), (1, 2))
-    torch.testing.assert_close(thresholds.scores(masks, judge.score, judge), torch.tensor([1.0, 0.75, 1.0]))
-    value = thresholds.search(torch.tensor([[0.1, 0.8]]), 20, (1, 2), judge.score, judge)
-    assert value == pytest.approx(0.475)  # the middle of .125, .175, … .775, which all give that mask
+    """Masks: both pixels (area 1, S_b 0), one (area .5, S_b 1 of 4 = .25), none (area 0, ratio 1): the second wins.
+
+    From the smallest up, .75 rules the largest out before it is judged.
+    """
+    judge, score_map = Judge(torch.tensor([[1.0, 3.0]])), torch.tensor([[[0.1, 0.8]]])
+    masks = thresholds.masks_at(score_map, torch.tensor([0.05, 0.5, 0.9]), (1, 2))
+    everything = thresholds.scores(masks, torch.tensor([0]), judge.logits, judge, at_once=3)
+    torch.testing.assert_close(everything, torch.tensor([[1.0, 0.75, 1.0]]))
+    judge.rows = 0
+    needed = thresholds.scores(masks, torch.tensor([0]), judge.logits, judge, at_once=1)
+    torch.testing.assert_close(needed, torch.tensor([[torch.inf, 0.75, 1.0]]))
+    assert judge.rows == 2
+    # the middle of .125, .175, … .775, which all give that mask
+    assert search(judge, score_map) == [pytest.approx(0.475)]
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
 @pytest.mark.parametrize("seed", range(8))
-def test_the_lowest_score_is_found_as_by_brute_force(seed: int):
+def test_the_threshold_is_that_of_the_exhaustive_grid(seed: int, at_once: int):
     generator = torch.Generator().manual_seed(seed)
-    score_map = torch.rand(9, 7, generator=generator)
-    judge = Judge(torch.rand(5, 4, generator=generator))
-    found = thresholds.search(score_map, 20, (5, 4), judge.score, judge)
-    small = nnf.interpolate(score_map[None, None], (5, 4), mode="bilinear", align_corners=False)[0, 0]
-    scored = {}
-    for value in thresholds.grid(20).tolist():
+    maps = torch.rand(6, 9, 7, generator=generator)
+    maps[4:] **= 4  # small masks too
+    judge = Judge(torch.rand(5, 4, generator=generator), torch.rand(5, 4, generator=generator) ** 3)
+    classes = (0, 1, 0, 1, 0, 1)
+    found = search(judge, maps, classes, at_once=at_once)
+    assert found == [exhaustive(score_map, judge, index) for score_map, index in zip(maps, classes, strict=True)]
+
+
+def exhaustive(score_map: Tensor, judge: Judge, index: int) -> float:
+    """Every one of 20 masks judged by itself; of equal scores the middle one."""
+    small = nnf.interpolate(score_map[None, None], (5, 4), mode="bilinear", align_corners=False)
+    score, values = judge.logits[index], []
+    for value in thresholds.grid(20):
         mask = (small > value).float()
-        ratio = float(((1 - mask) * judge.activation).sum() / judge.score)
-        scored[value] = ratio + float(mask.mean())
-    assert found is not None
-    assert scored[found] == pytest.approx(min(scored.values()), abs=1e-6)
+        values.append(judge(mask)[0, index] / (score + 1e-8) + mask.mean())
+    best = [place for place, value in enumerate(values) if value == min(values)]
+    return float(thresholds.grid(20)[best[len(best) // 2]])
 
 
-@pytest.mark.parametrize("score", [0.0, -2.0])
-def test_nothing_is_judged_where_the_network_sees_no_object(score: float):
-    judge = Judge(torch.ones(2, 2))
-    assert thresholds.search(torch.rand(4, 4), 20, (2, 2), torch.tensor(score), judge) is None
-    assert judge.rows == 0
+def test_nothing_is_judged_where_the_network_sees_no_object():
+    judge = Judge(torch.zeros(2, 2), -torch.ones(2, 2), torch.ones(2, 2))
+    found = search(judge, torch.rand(3, 4, 4), classes=(0, 1, 0))
+    assert found == [None, None, None] and judge.rows == 0
+    assert None not in search(judge, torch.rand(1, 4, 4), classes=(2,))
+
+
+def test_an_image_without_maps_has_no_thresholds():
+    assert search(Judge(torch.ones(2, 2)), torch.zeros(0, 4, 4), classes=()) == []

@@ -89,6 +89,11 @@ class Runtime:
         """Processes for reading images and for the CRF."""
         return self.config.workers if self.config.workers >= 0 else cores()
 
+    @property
+    def masks_at_once(self) -> int:
+        """Masks of one image that F2 judges together: a GPU wants many, a CPU gains up to two (ResNet50, MobileNetV2)."""
+        return 2 if self.device.type == "cpu" else 128
+
     def describe(self) -> str:
         """One line for the log: what was decided."""
         device, precision = f"device {self.device.type}", f"precision {self.precision}"

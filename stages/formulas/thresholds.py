@@ -2,7 +2,12 @@
 
 A map is cut at K thresholds; each mask is judged by the BAS network itself, score = L_bas + L_ac (Eq. 3 and 4), and the
 threshold of the lowest score is taken. What the paper leaves open: the maps are resized bilinearly to the features of
-scale 1, F2 runs frozen in evaluation mode, identical masks are judged once.
+scale 1, and F2 runs frozen in evaluation mode.
+
+Two things make the search cheaper than K forward passes a map and change nothing in what it finds: identical masks, of
+whatever map, are judged once; and as L_bas is never negative, a mask whose area alone exceeds a map's best score is not
+judged for it. Shapes: M maps (of any source, each of one class), C classes, K thresholds, J distinct masks, h w the
+feature grid.
 """
 
 from __future__ import annotations
@@ -13,7 +18,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from stages.formulas.bas import area_constraint, background_activation_suppression
+from stages.formulas.bas import background_activation_suppression
+
+Judge = Callable[[Tensor], Tensor]  # masks (J,1,h,w) → logits (J,C) of the features times (1 - mask)
 
 
 def grid(count: int) -> Tensor:
@@ -21,36 +28,57 @@ def grid(count: int) -> Tensor:
     return (torch.arange(count) + 0.5) / count
 
 
-def masks_at(score_map: Tensor, thresholds: Tensor, size: tuple[int, int]) -> Tensor:
-    """Binary masks (K,1,h,w) of a normalised map (H,W) resized to the feature grid SIZE, one a threshold."""
-    small = nnf.interpolate(score_map[None, None].float(), size, mode="bilinear", align_corners=False)[0]
-    return (small > thresholds.to(small.device)[:, None, None]).float()[:, None]
+def masks_at(maps: Tensor, thresholds: Tensor, size: tuple[int, int]) -> Tensor:
+    """Binary masks (M,K,h,w) of normalised maps (M,H,W) resized to the feature grid SIZE, one a threshold."""
+    small = nnf.interpolate(maps[:, None].float(), size, mode="bilinear", align_corners=False)
+    return small > thresholds.to(small.device)[:, None, None]
 
 
-def scores(masks: Tensor, score: Tensor, background_logit: Callable[[Tensor], Tensor]) -> Tensor:
-    """L_bas + L_ac of binary masks (K,1,h,w), identical ones judged once → (K,).
+def scores(masks: Tensor, classes: Tensor, logits: Tensor, judge: Judge, at_once: int) -> Tensor:
+    """L_bas + L_ac (M,K) of binary masks (M,K,h,w); infinite where the area alone rules a mask out.
 
-    score: S of the unmasked features, a scalar; background_logit: masks (J,1,h,w) → logit (J,) of the features times
-    (1 - mask).
+    classes (M,): whose activation counts for each map; logits (C,): S of the unmasked features; AT_ONCE: masks a call of
+    JUDGE. They are judged from the smallest up, so that the best score so far spares the largest.
     """
-    area = area_constraint(masks)
-    # Masks of one map are nested, so equal area means equal mask.
-    distinct, where = torch.unique_consecutive(area, return_inverse=True)
-    first = torch.searchsorted(where, torch.arange(len(distinct), device=where.device))
-    judged = background_logit(masks[first])
-    return background_activation_suppression(score.expand(len(judged)), judged)[where] + area
+    distinct, place, area = _distinct(masks)
+    background = logits.new_zeros(len(distinct), len(logits))
+    judged = torch.zeros(len(distinct), dtype=torch.bool, device=masks.device)
+    values = torch.full_like(area, torch.inf)
+    while True:
+        wanted = ~judged[place] & (area <= values.amin(1, keepdim=True))
+        if not wanted.any():
+            return values
+        rows = place[wanted].unique()[:at_once]
+        background[rows] = judge(distinct[rows][:, None].float()).to(background)
+        judged[rows] = True
+        suppression = background_activation_suppression(logits[classes][:, None], background[place, classes[:, None]])
+        values = torch.where(judged[place], suppression + area, torch.inf)
+
+
+def _distinct(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks (M,K,h,w) → the distinct ones (J,h,w) from the smallest up, each one's place among them and its area (M,K)."""
+    distinct, place = masks.flatten(0, 1).unique(dim=0, return_inverse=True)
+    area, order = distinct.float().mean(dim=(1, 2)).sort(stable=True)
+    place = order.argsort()[place].view(masks.shape[:2])
+    return distinct[order], place, area[place]
 
 
 def search(
-    score_map: Tensor, count: int, size: tuple[int, int], score: Tensor, background_logit: Callable[[Tensor], Tensor]
-) -> float | None:
-    """The threshold of the lowest score for one normalised map (H,W), or None where S ≤ 0 and nothing can be judged.
+    maps: Tensor, classes: Tensor, count: int, size: tuple[int, int], logits: Tensor, judge: Judge, at_once: int
+) -> list[float | None]:
+    """The threshold of the lowest score of each normalised map (M,H,W), None where S ≤ 0 and nothing can be judged.
 
-    Of equal scores the middle one is taken: a run of thresholds gives the same mask.
+    classes (M,) ids, logits (C,), JUDGE and AT_ONCE as in `scores`; COUNT thresholds on the feature grid SIZE. Of equal
+    scores the middle one is taken: a run of thresholds gives the same mask.
     """
-    if float(score) <= 0:
-        return None
+    found: list[float | None] = [None] * len(maps)
+    judgeable = torch.nonzero(logits[classes] > 0)[:, 0]
+    if not len(judgeable):
+        return found
     thresholds = grid(count)
-    values = scores(masks_at(score_map, thresholds, size), score, background_logit)
-    best = torch.nonzero(values == values.min())[:, 0]
-    return float(thresholds[best[len(best) // 2]])
+    masks = masks_at(maps[judgeable], thresholds, size)
+    values = scores(masks, classes[judgeable], logits, judge, at_once).cpu()
+    for index, row in zip(judgeable.tolist(), values, strict=True):
+        best = torch.nonzero(row == row.min())[:, 0]
+        found[index] = float(thresholds[best[len(best) // 2]])
+    return found
