@@ -57,10 +57,30 @@ def status_table(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         seconds = _clock(row["seconds"]) if row["seconds"] is not None else ""
         cells.append((row["name"], row["state"], seconds, str(row["outputs"] or ""), row["why"] or headline(row["metrics"])))
-    name, state, clock, count, _ = (max(len(line[column]) for line in cells) for column in range(5))
-    for line in cells:
-        shown = colour(f"{line[1]:<{state}}", line[1], sys.stdout) if line[1] in COLOURS else f"{line[1]:<{state}}"
-        sys.stdout.write(f"{line[0]:<{name}}  {shown}  {line[2]:>{clock}}  {line[3]:>{count}}  {line[4]}".rstrip() + "\n")
+    _stages(cells)
+
+
+def plan_table(rows: Sequence[Mapping[str, Any]], total: Mapping[str, float]) -> None:
+    """Stages with what each would take, and all together, on stdout."""
+    cells = [("stage", "state", "minutes", "memory", "disk", "known from", "why")]
+    for row in rows:
+        cost = row["estimate"]
+        taken = ("?", "?", "?", "") if cost is None else (*_taken(cost), cost["from"] or "")
+        cells.append((row["name"], row["state"], *taken, row["why"]))
+    _stages([*cells, ("all", "", *_taken(total), "", "")])
+
+
+def _taken(cost: Mapping[str, float]) -> tuple[str, str, str]:
+    return f"{cost['minutes']:.1f}", f"{cost['memory_mb']} MB", f"{cost['disk_mb']} MB"
+
+
+def _stages(cells: Sequence[Sequence[str]]) -> None:
+    """Columns under a line of titles: name and state, numbers flush right, the last column as it is."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    for name, state, *numbers, why in cells:
+        shown = colour(f"{state:<{widths[1]}}", state, sys.stdout) if state in COLOURS else f"{state:<{widths[1]}}"
+        middle = "  ".join(f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=False))
+        sys.stdout.write(f"{name:<{widths[0]}}  {shown}  {middle}  {why}".rstrip() + "\n")
 
 
 def headline(metrics: Mapping[str, float]) -> str:

@@ -157,7 +157,7 @@ def test_a_second_call_changes_nothing(bas: Command, run: Path):
 def test_a_dry_run_does_nothing(bas: Command, config: Path, tmp_path: Path):
     for dataset in (str(config), "demo"):
         shown = bas("run", dataset, "--dry-run")
-        assert shown.code == 0 and len(shown.out.splitlines()) == 1 + len(PIPELINE) and "not run yet" in shown.out
+        assert shown.code == 0 and len(shown.out.splitlines()) == 2 + len(PIPELINE) and "not run yet" in shown.out
     shown = bas("run", "demo", "--from", "irn_labels", "--until", "irn_masks", "--dry-run", "--json")
     assert [stage["name"] for stage in shown.json["stages"]] == ["irn_labels", "irn_train", "irn_masks"]
     assert not (tmp_path / "runs").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from bas_cli.commands.results import show_status
 from bas_cli.options import Manner, Request
 from stages import PIPELINE
 from stages.core.errors import StageError
+
+if TYPE_CHECKING:
+    from stages.actions.run import Run
 
 FIRST, *_, LAST = PIPELINE
 First = Annotated[str, typer.Option("--from", help="First stage.")]
@@ -53,7 +56,7 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
     run.reporter = console.reporter(manner.quiet)
     run.check(names)
     if manner.dry_run:
-        show_status(run, names, manner.as_json)
+        show_plan(run, names, manner)
         return
     run.folder.mkdir(parents=True, exist_ok=True)
     options.remember(run.folder)
@@ -66,3 +69,16 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
             console.note(f"{report.name:<16} {took}   {console.headline(report.metrics)}")
     if manner.as_json:
         show_status(run, list(PIPELINE), manner.as_json)
+
+
+def show_plan(run: Run, names: Sequence[str], manner: Manner) -> None:
+    """What the stages NAMES would take, as a table or a document on stdout."""
+    from stages.actions import estimate
+
+    stages = estimate.plan(run, names, manner.force)
+    rows, total = [one.row() for one in stages], estimate.rounded(estimate.total(stages))
+    if manner.as_json:
+        console.document({"run": str(run.folder), "stages": rows, "total": total})
+        return
+    console.plan_table(rows, total)
+    console.note("estimates, good to a factor of two or three; a fresh stage is kept and takes nothing")

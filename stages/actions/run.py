@@ -153,6 +153,11 @@ class Run:
         return section
 
     @property
+    def recipe(self) -> datasets.Generated | None:
+        """What the run's data is generated from; None where photographs are read."""
+        return self._section("data", datasets.Config).recipe
+
+    @property
     def dataset(self) -> datasets.Dataset:
         """The dataset, opened once."""
         if self._dataset is None:
@@ -187,7 +192,7 @@ class Run:
         """
         for name in names:
             contract.require_weights(self.sections[name])
-        if self._section("data", datasets.Config).reader != "demo":
+        if self.recipe is None:
             for role in dict.fromkeys(role for name in names for role in stage_module(name).READS):
                 self.dataset.split(role)
 

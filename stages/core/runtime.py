@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from stages.core.config import Field, Section
@@ -83,6 +84,11 @@ class Runtime:
 
         placed: Any = thing.to(self.device, non_blocking=True)
         return placed.to(memory_format=torch.channels_last) if channels_last else placed
+
+    @property
+    def expects_gpu(self) -> bool:
+        """Whether the device will be a GPU, as far as that can be said without torch."""
+        return self.config.device == "cuda" or (self.config.device == "auto" and Path("/dev/nvidia0").exists())
 
     @property
     def workers(self) -> int:

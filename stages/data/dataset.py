@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from stages.core.config import Field, Section, validate
+from stages.core.config import Field, Section
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest
 from stages.data import voc
@@ -35,6 +35,11 @@ class Config(Section):
     val: str = Field("val", description="List for the final numbers; nothing is chosen on it.")
     require_labels: bool = Field(False, description="Make an image without a label an error instead of leaving it out.")
     generate: Generated | None = Field(None, description="demo: counts, size and seed of the generated images.")
+
+    @property
+    def recipe(self) -> Generated | None:
+        """What is generated; None where photographs are read."""
+        return (self.generate or Generated()) if self.reader == "demo" else None
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,10 @@ def _hash(sample: Sample, hashes: HashCache) -> str:
 
 def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]], Iterable[str]] = iter) -> Dataset:
     """Open the configured dataset; the demo is generated into the run's folder first, seen by WATCH. Raises StageError."""
-    if config.reader == "demo":
+    wanted = config.recipe
+    if wanted is not None:
         from stages.data import demo
 
-        wanted = config.generate or validate(Generated, {}, "data.generate")
         root = demo.generate(run_dir / "data", wanted.train, wanted.val, wanted.size, wanted.seed, watch)
     elif config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")

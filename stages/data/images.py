@@ -27,6 +27,15 @@ def read_image(path: Path) -> Array:
     return np.ascontiguousarray(image)
 
 
+def pixels(path: Path) -> int:
+    """Pixels of an image, by its header alone. Raises StageError that names the file."""
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height
+    except DAMAGE as error:
+        raise _unreadable("image", path, error) from error
+
+
 def read_mask(path: Path) -> Array:
     """Read an index or grey PNG as (H,W) uint8 class ids, 255 = void. Raises StageError on colour or damaged masks."""
     try:

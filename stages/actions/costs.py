@@ -1,0 +1,153 @@
+"""The cost model of each stage: seconds, memory and disk from settings, counts of images and the machine.
+
+Constants of seconds were measured with MobileNetV2 on two cores of a server, those of memory and disk read off a finished
+`voc_small`; all are good to a factor of two or three. The GPU's factor is a cautious guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Seconds on two cores: of a network for each pixel that it sees (training: forward and backward), MobileNetV2.
+SEED_STEP = 9.5e-7  # .74 s for 16 crops of 224², 1.63 s for 16 of 320²
+IRN_STEP = 1.9e-6  # .23 s for a crop of 352²
+BOUNDARIES_ALONE = 0.4  # of it without the displacement branch
+SEGMENT_STEP = 2.3e-6  # 1.8 s for 8 crops of 241² at three scales, 3.8 s for 8 of 321²
+INFERENCE = 2.2e-7  # .35 s for an image of 384 x 288 at four scales with flips
+SEGMENT_INFERENCE = SEGMENT_STEP / 3
+THRESHOLD = 9.3e-8  # one candidate of one class; .20 s for 20 on such an image
+SOURCES = 3  # whose thresholds are searched: BAS, CAM and their sum
+# Seconds of one core for each pixel: dense CRF of ten iterations (and for each of its labels), walk of 256 steps.
+CRF, CRF_LABEL = 8.5e-7, 3.2e-7  # .20 s with 3 labels at 384 x 288, .84 s with 21
+WALK = {"chebyshev": 2.1e-7, "exact": 7.5e-7}  # .040 and .140 s at 500 x 375
+GPU = 50.0  # times two cores: not measured
+# Trunks: seconds and activations beside MobileNetV2's, MB of weights; one that is not here counts as the last.
+TRUNKS = {
+    "tiny": (0.4, 0.4, 1.0),
+    "mobilenet_v2": (1.0, 1.0, 9.0),
+    "resnet18": (2.5, 0.5, 45.0),
+    "resnet101": (11.0, 2.4, 170.0),
+    "resnet50": (6.5, 1.7, 94.0),
+}
+OTHER = TRUNKS["resnet50"]
+# MB: of a process with torch, of one that runs the CRF; of activations a pixel, kept for the backward pass or not.
+PROCESS, WORKER, KEPT, PASSING = 600.0, 350.0, 1.7e-3, 2.7e-3
+# MB on disk a pixel of an image: a seed's maps (a class and pixel seen), labels, masks, walked maps, waiting logits (a class).
+SEED, LABEL, MASK, WALKED, LOGIT = 1.1e-8, 4.9e-8, 2.2e-8, 1.8e-7, 3.1e-8
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of the data: images by split, mean pixels and present classes an image, classes without background."""
+
+    images: Mapping[str, int]
+    pixels: float
+    present: float
+    classes: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Of the machine: SPEED of networks (two cores are 1), worker processes."""
+
+    speed: float
+    workers: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage takes: seconds, peak memory in MB, disk in MB."""
+
+    seconds: float = 0.0
+    memory: float = 0.0
+    disk: float = 0.0
+
+
+Model = Callable[[Mapping[str, Any], Facts, Machine], Cost]  # sections of the configuration by name, data, machine
+
+
+def machine(gpu: bool, threads: int, workers: int) -> Machine:
+    """THREADS of arithmetic on a CPU, or a GPU; WORKERS processes."""
+    return Machine(GPU if gpu else threads / 2, max(workers, 1))
+
+
+def _training(trunk: str, pixels: float, steps: int, unit: float, machine: Machine) -> Cost:
+    """STEPS of PIXELS each. The network is kept, and with the optimizer's state once more for resuming."""
+    slow, wide, weights = TRUNKS.get(trunk, OTHER)
+    return Cost(steps * pixels * unit * slow / machine.speed, PROCESS + pixels * KEPT * wide, 3 * weights)
+
+
+def _steps(config: Any, data: Facts) -> int:
+    return config.epochs * max(data.images["train"] // config.batch, 1)
+
+
+def _seed_train(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    config = sections["seed_train"]
+    return _training(config.backbone, config.batch * config.crop**2, _steps(config, data), SEED_STEP, machine)
+
+
+def _seed_infer(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    config, slow = sections["seed_infer"], TRUNKS.get(sections["seed_train"].backbone, OTHER)[0]
+    images, seen = data.images["train"], 2 * data.pixels * sum(scale**2 for scale in config.scales)
+    searched = 0 if config.search == "none" else data.images[config.search]
+    judged = searched * data.present * SOURCES * config.thresholds * data.pixels
+    seconds = (images * seen * INFERENCE + judged * THRESHOLD) * slow / machine.speed
+    memory = PROCESS + 2 * data.pixels * max(config.scales) ** 2 * PASSING
+    return Cost(seconds, memory, images * seen * data.present * SEED)
+
+
+def _crf(images: int, data: Facts, labels: float, iterations: int, machine: Machine) -> float:
+    """Seconds of one dense CRF an image."""
+    return images * data.pixels * (CRF + CRF_LABEL * labels) * iterations / 10 / machine.workers
+
+
+def _irn_labels(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    images = data.images["train"]
+    seconds = 2 * _crf(images, data, data.present + 1, sections["irn_labels"].iterations, machine)
+    return Cost(seconds, PROCESS + machine.workers * WORKER, images * data.pixels * LABEL)
+
+
+def _irn_train(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    config = sections["irn_train"]
+    unit = IRN_STEP if config.displacement else IRN_STEP * BOUNDARIES_ALONE
+    return _training(config.backbone, config.batch * config.crop**2, _steps(config, data), unit, machine)
+
+
+def _irn_masks(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    config, slow = sections["irn_masks"], TRUNKS.get(sections["irn_train"].backbone, OTHER)[0]
+    network = 2 * max(data.pixels, config.pad**2) * INFERENCE * slow / machine.speed
+    longer = 2.0 ** (config.exp_times - 8)
+    walk = data.pixels * WALK[config.method] * (longer if config.method == "exact" else longer**0.5)
+    disk = data.images["train"] * data.pixels * MASK + data.images["score"] * data.pixels * WALKED
+    return Cost(data.images["train"] * (network + walk), PROCESS + 2 * data.pixels * PASSING, disk)
+
+
+def _segment_train(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    config = sections["segment_train"]
+    pixels = config.batch * config.crop**2 * sum(scale**2 for scale in config.scales)
+    return _training(config.backbone, pixels, config.steps, SEGMENT_STEP, machine)
+
+
+def _segment_predict(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    config, slow = sections["segment_predict"], TRUNKS.get(sections["segment_train"].backbone, OTHER)[0]
+    images, views, labels = data.images["val"], 1 + config.flip, data.classes + 1
+    seen = views * data.pixels * sum(scale**2 for scale in config.scales)
+    seconds = images * seen * SEGMENT_INFERENCE * slow / machine.speed
+    memory, disk = PROCESS + seen * PASSING, images * data.pixels * MASK
+    if not config.crf:
+        return Cost(seconds, memory, disk)
+    seconds += _crf(images, data, labels, config.crf_iterations, machine)
+    return Cost(seconds, memory + machine.workers * WORKER, 2 * disk + images * data.pixels * labels * LOGIT)
+
+
+MODELS: dict[str, Model] = {
+    "seed_train": _seed_train,
+    "seed_infer": _seed_infer,
+    "irn_labels": _irn_labels,
+    "irn_train": _irn_train,
+    "irn_masks": _irn_masks,
+    "segment_train": _segment_train,
+    "segment_predict": _segment_predict,
+}
