@@ -62,7 +62,7 @@ def status_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def plan_table(rows: Sequence[Mapping[str, Any]], total: Mapping[str, float]) -> None:
     """Stages with what each would take, and all together, on stdout."""
-    cells = [("stage", "state", "minutes", "memory", "disk", "known from", "why")]
+    cells: list[tuple[str, ...]] = [("stage", "state", "minutes", "memory", "disk", "known from", "why")]
     for row in rows:
         cost = row["estimate"]
         taken = ("?", "?", "?", "") if cost is None else (*_taken(cost), cost["from"] or "")

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from stages.core.config import Field, Section
+from stages.core.config import Field, Section, validate
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest
 from stages.data import voc
@@ -39,7 +39,7 @@ class Config(Section):
     @property
     def recipe(self) -> Generated | None:
         """What is generated; None where photographs are read."""
-        return (self.generate or Generated()) if self.reader == "demo" else None
+        return (self.generate or validate(Generated, {}, "data.generate")) if self.reader == "demo" else None
 
 
 @dataclass(frozen=True)
