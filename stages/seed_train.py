@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stages.core.config import Field, Section, Trunk
 from stages.core.errors import StageError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from stages.nets.bas import BasNet
+    from stages.nets.bas import BasNet, Maps
 
 NEEDS = ()
 SHARED = ()
@@ -40,6 +40,19 @@ class Config(Section):
     alpha: float = Field(0.5, description="α, weight of L_frg (Eq. 10).", ge=0)
     beta: float | None = Field(None, description="β, weight of L_ac (Eq. 10); empty = α + λ.", ge=0)
     lam: float = Field(1.0, description="λ, weight of L_bas (Eq. 10); 0 is the ablation of Table 6.", ge=0)
+    generator_after: int | None = Field(
+        None, description="The trunk's layer that the generator reads, 1 to 4 (Table 8); empty = 3, the best there.", ge=1, le=4
+    )
+    masked: Literal["features", "image"] = Field(
+        "features", description="What L_bas hides the foreground in: the features, or the image itself (Fig. 11)."
+    )
+    area_power: float = Field(1.0, description="Power of the area in L_ac; below 1 it tolerates objects of all sizes.", gt=0)
+    agnostic: Literal["none", "detached", "shared"] = Field(
+        "none", description="Class-agnostic foreground map: none, or with (shared) or without (detached) a gradient to the trunk."
+    )
+    agnostic_area: Literal["present", "once"] = Field(
+        "present", description="The area of the class-agnostic map counts once a present class, or once an image."
+    )
     channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
 
 
@@ -57,7 +70,9 @@ def run(config: Config, ctx: Context) -> Outputs:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone = backbones.build(config.backbone)
-        net = bas.assemble(backbone, classes)
+        split = None if config.generator_after is None else config.generator_after + 1  # the stem is a stage of its own
+        net = bas.assemble(backbone, classes, split, config.agnostic != "none")
+    net.agnostic_detached = config.agnostic == "detached"
     report = backbones.load_weights(backbone, config.weights)
     ctx.log.info(report.line())
     images = LabelledImages(samples, classes, config.resize, config.crop, seed)
@@ -69,10 +84,10 @@ def run(config: Config, ctx: Context) -> Outputs:
         return training.batches(images, config.batch, steps, start, seed, ctx.runtime.workers)
 
     training.fit(net, _optimizer(net, config), plan, loader, _Step(net, config, ctx, len(samples)), ctx)
-    bas.save(net, backbone, ctx.out / "network.safetensors")
+    bas.save(net, backbone, ctx.out / "network.safetensors", split)
     curves = training.plot_curves(ctx.out)
     last = training.read_curves(ctx.out / "curves.jsonl")[-1]
-    metrics = {f"train/loss/{name}": last[name] for name in ("mcls", "frg", "ac", "bas", "total") if name in last}
+    metrics = {f"train/loss/{name}": last[name] for name in last if name not in ("step", "lr_factor")}
     notes = {
         "images": len(samples),
         "unlabelled": len(ctx.dataset.unlabelled),
@@ -84,6 +99,7 @@ def run(config: Config, ctx: Context) -> Outputs:
 
 
 def _check(config: Config) -> None:
+    """Raise StageError where settings do not go together."""
     if config.crop > config.resize:
         raise StageError(
             f"Bad value for seed_train.crop: {config.crop}",
@@ -122,7 +138,7 @@ class _Step:
         beta = config.alpha + config.lam if config.beta is None else config.beta
         self._weights = bas.Weights(config.alpha, beta, config.lam)
         self._warmup = config.warmup_epochs * steps_per_epoch(images, config.batch)
-        self._net, self._runtime, self._channels_last = net, ctx.runtime, config.channels_last
+        self._net, self._runtime, self._config = net, ctx.runtime, config
         self._model = ctx.runtime.fabric.setup_module(net)
 
     def __call__(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
@@ -131,14 +147,23 @@ class _Step:
 
         images, labels = batch
         chosen = bas.draw_classes(labels, seeded(self._runtime.config.seed, index, 1))
-        images = self._runtime.place(images, self._channels_last)
+        images = self._runtime.place(images, self._config.channels_last)
         labels, chosen = self._runtime.place(labels), self._runtime.place(chosen)
         maps = self._model(images)
+        class_maps, power = maps.class_maps.float(), self._config.area_power
         if index < self._warmup:
-            mcls = bas.multi_label_cross_entropy(maps.class_maps.float().mean(dim=(2, 3)), labels).mean()
+            mcls = bas.multi_label_cross_entropy(class_maps.mean(dim=(2, 3)), labels).mean()
             return {"mcls": mcls, "total": mcls}
         mask = maps.foreground.float()[range(len(images)), chosen][:, None]
-        with self._runtime.fabric.autocast():
-            background = self._net.background_logits(maps.features, mask)
-        terms = bas.losses(maps.class_maps.float(), mask, background.float(), labels, chosen)
+        terms = bas.losses(class_maps, mask, self._background(images, maps, mask), labels, chosen, power)
+        if maps.agnostic is not None:
+            mask, per_class = maps.agnostic.float(), self._config.agnostic_area == "present"
+            terms |= bas.agnostic_losses(class_maps, mask, self._background(images, maps, mask), labels, per_class, power)
         return {**terms, "total": bas.total(terms, self._weights)}
+
+    def _background(self, images: Tensor, maps: Maps, mask: Tensor) -> Tensor:
+        """Logits of what MASK leaves of the features, or of the images."""
+        with self._runtime.fabric.autocast():
+            if self._config.masked == "image":
+                return self._net.background_logits_of_images(images, mask).float()
+            return self._net.background_logits(maps.features, mask).float()

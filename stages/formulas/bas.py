@@ -29,19 +29,30 @@ def background_activation_suppression(score: Tensor, background_score: Tensor) -
     return torch.where(background > activation, torch.ones_like(ratio), ratio)
 
 
-def area_constraint(mask: Tensor) -> Tensor:
-    """Eq. 4 — L_ac = mean of the foreground mask, per image: (B,1,h,w) → (B,)."""
-    return mask.mean(dim=(1, 2, 3))
+def area_constraint(mask: Tensor, power: float = 1.0) -> Tensor:
+    """Eq. 4 — L_ac = mean of the foreground mask, per image: (B,1,h,w) → (B,).
+
+    POWER other than 1 is ours: a share of the image raised to less than 1 weighs the first pixels most, so that a small
+    object is held tight and a large one costs little more (section 6 names objects of different sizes as open).
+    """
+    area = mask.mean(dim=(1, 2, 3))
+    return area if power == 1 else (area + EPS) ** power
 
 
 def foreground_region_guidance(class_maps: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
     """Eq. 5-6 — L_frg = cross-entropy of GAP(M_f · class maps) to the chosen class, per image.
 
     The class maps are constants here (the segmentation setting): L_frg teaches the generator alone.
-    class_maps (B,C,h,w), mask (B,1,h,w), chosen (B,) class ids → (B,).
+    class_maps (B,C,h,w), mask (B,1,h',w'), chosen (B,) class ids → (B,).
     """
-    scores = (class_maps.detach() * mask).mean(dim=(2, 3))
-    return nnf.cross_entropy(scores, chosen, reduction="none")
+    return nnf.cross_entropy(_pooled(class_maps, mask), chosen, reduction="none")
+
+
+def _pooled(class_maps: Tensor, mask: Tensor) -> Tensor:
+    """GAP(M_f · class maps), the mask brought to the grid of the class maps where its generator sits in a finer layer."""
+    if mask.shape[2:] != class_maps.shape[2:]:
+        mask = nnf.interpolate(mask, class_maps.shape[2:], mode="bilinear", align_corners=False)
+    return (class_maps.detach() * mask).mean(dim=(2, 3))
 
 
 def multi_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -64,10 +75,12 @@ class Weights:
     lam: float
 
 
-def losses(class_maps: Tensor, mask: Tensor, background_logits: Tensor, labels: Tensor, chosen: Tensor) -> dict[str, Tensor]:
+def losses(
+    class_maps: Tensor, mask: Tensor, background_logits: Tensor, labels: Tensor, chosen: Tensor, area_power: float = 1.0
+) -> dict[str, Tensor]:
     """The four terms of Eq. 10, each a mean over the batch.
 
-    class_maps (B,C,h,w); mask (B,1,h,w), M_f of the chosen class; background_logits (B,C), logits of the features times
+    class_maps (B,C,h,w); mask (B,1,h',w'), M_f of the chosen class; background_logits (B,C), logits of the features times
     (1 - M_f) through the frozen F2; labels (B,C); chosen (B,) class ids, one present class an image.
     Returns scalars named mcls, frg, ac, bas.
     """
@@ -76,14 +89,34 @@ def losses(class_maps: Tensor, mask: Tensor, background_logits: Tensor, labels: 
     return {
         "mcls": multi_label_cross_entropy(logits, labels).mean(),
         "frg": foreground_region_guidance(class_maps, mask, chosen).mean(),
-        "ac": area_constraint(mask).mean(),
+        "ac": area_constraint(mask, area_power).mean(),
         "bas": background_activation_suppression(score, background).mean(),
     }
 
 
+def agnostic_losses(
+    class_maps: Tensor, mask: Tensor, background_logits: Tensor, labels: Tensor, per_class: bool, area_power: float = 1.0
+) -> dict[str, Tensor]:
+    """Terms of the class-agnostic foreground map (section 5.5), each a mean over the batch: fg_frg, fg_ac, fg_bas.
+
+    The sum of L_bas over all present classes with that one map is the paper's. The other two are ours: the guidance is
+    Eq. 9 on GAP(map · class maps); the area counts once a present class (PER_CLASS), as the sum of L_bas does, or once.
+    class_maps (B,C,h,w); mask (B,1,h',w'); background_logits (B,C), of the features times (1 - mask); labels (B,C).
+    """
+    present = (labels > 0).float()
+    suppression = background_activation_suppression(class_maps.mean(dim=(2, 3)), background_logits)
+    times = present.sum(1) if per_class else 1.0
+    return {
+        "fg_frg": multi_label_cross_entropy(_pooled(class_maps, mask), labels).mean(),
+        "fg_ac": (area_constraint(mask, area_power) * times).mean(),
+        "fg_bas": (suppression * present).sum(1).mean(),
+    }
+
+
 def total(terms: dict[str, Tensor], weights: Weights) -> Tensor:
-    """Eq. 10 — L = L_mcls + α L_frg + β L_ac + λ L_bas."""
-    return terms["mcls"] + weights.alpha * terms["frg"] + weights.beta * terms["ac"] + weights.lam * terms["bas"]
+    """Eq. 10 — L = L_mcls + α L_frg + β L_ac + λ L_bas, and the same three of the class-agnostic map where it is there."""
+    factors = {"mcls": 1.0, "frg": weights.alpha, "ac": weights.beta, "bas": weights.lam}
+    return torch.stack([factors[name.removeprefix("fg_")] * value for name, value in terms.items()]).sum()
 
 
 def draw_classes(labels: Tensor, generator: torch.Generator) -> Tensor:

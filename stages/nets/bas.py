@@ -21,7 +21,8 @@ class Maps(NamedTuple):
 
     features: Tensor  # (B,N,h,w), F1's output
     foreground: Tensor  # (B,C,h,w) in [0,1], the generator's maps M
-    class_maps: Tensor  # (B,C,h,w), F2's output; their mean over h,w are the logits
+    class_maps: Tensor  # (B,C,h',w'), F2's output; their mean over h',w' are the logits
+    agnostic: Tensor | None  # (B,1,h,w) in [0,1], the class-agnostic foreground map, where the network makes one
 
 
 def frozen(module: nn.Module, x: Tensor) -> Tensor:
@@ -36,16 +37,27 @@ def frozen(module: nn.Module, x: Tensor) -> Tensor:
 
 
 class BasNet(nn.Module):
-    """F1 (`extractor`), the generator (3x3 convolution to C maps) and F2 (`evaluator`, ends in the 1x1 class convolution)."""
+    """F1 (`extractor`), the generator (3x3 convolution to C maps) and F2 (`evaluator`, ends in the 1x1 class convolution).
 
-    def __init__(self, extractor: nn.Module, evaluator: nn.Module, generator: nn.Module) -> None:
+    `agnostic`, if there is one, is a second generator of one map for all classes (section 5.5); with `agnostic_detached`
+    it takes F1's features as constants, and teaches the trunk nothing.
+    """
+
+    def __init__(
+        self, extractor: nn.Module, evaluator: nn.Sequential, generator: nn.Module, agnostic: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.extractor, self.evaluator, self.generator = extractor, evaluator, generator
+        self.extractor, self.evaluator, self.generator, self.agnostic = extractor, evaluator, generator, agnostic
+        self.agnostic_detached = True
 
     def forward(self, images: Tensor) -> Maps:
         """images (B,3,H,W), normalised → Maps at the feature grid."""
         features = self.extractor(images)
-        return Maps(features, torch.sigmoid(self.generator(features)), self.evaluator(features))
+        foreground, class_maps = torch.sigmoid(self.generator(features)), self.evaluator(features)
+        if self.agnostic is None:
+            return Maps(features, foreground, class_maps, None)
+        seen = features.detach() if self.agnostic_detached else features
+        return Maps(features, foreground, class_maps, torch.sigmoid(self.agnostic(seen)))
 
     def background_logits(self, features: Tensor, mask: Tensor) -> Tensor:
         """Logits of the features times (1 - M_f) through the frozen F2: the input of Eq. 3's S_b.
@@ -54,45 +66,61 @@ class BasNet(nn.Module):
         """
         return frozen(self.evaluator, features.detach() * (1 - mask)).mean(dim=(2, 3))
 
+    def background_logits_of_images(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The same with the images (B,3,H,W) masked in the features' place, through the frozen F1 and F2 (Fig. 11)."""
+        whole = nn.functional.interpolate(mask, images.shape[2:], mode="bilinear", align_corners=False)
+        return frozen(nn.Sequential(self.extractor, self.evaluator), images * (1 - whole)).mean(dim=(2, 3))
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The 1x1 class convolution at F2's end."""
+        return self.evaluator[-1]
+
     def heads(self) -> list[nn.Module]:
         """The modules that start from nothing and learn at the heads' rate."""
-        assert isinstance(self.evaluator, nn.Sequential)
-        return [self.generator, self.evaluator[-1]]
+        return [head for head in (self.generator, self.agnostic, self.classifier) if head is not None]
 
 
-def assemble(backbone: backbones.Backbone, classes: int) -> BasNet:
-    """Split a trunk into F1 and F2 and add the two bias-free heads, Xavier-initialised (section 3; Table 8: after layer 3)."""
-    generator = nn.Conv2d(backbone.channels[backbone.split - 1], classes, 3, padding=1, bias=False)
+def assemble(backbone: backbones.Backbone, classes: int, split: int | None = None, agnostic: bool = False) -> BasNet:
+    """Split a trunk into F1 and F2 and add the bias-free heads, Xavier-initialised (section 3).
+
+    SPLIT: the trunk's stages that make F1; the generator reads their last map (Table 8; the trunk's own place if None).
+    """
+    split = split or backbone.split
+    features = backbone.channels[split - 1]
+    generator = nn.Conv2d(features, classes, 3, padding=1, bias=False)
     classifier = nn.Conv2d(backbone.channels[-1], classes, 1, bias=False)
-    for head in (generator, classifier):
-        nn.init.xavier_uniform_(head.weight)
-    extractor = nn.Sequential(*backbone.stage_modules(0, backbone.split))
-    evaluator = nn.Sequential(*backbone.stage_modules(backbone.split), classifier)
-    return BasNet(extractor, evaluator, generator)
+    foreground = nn.Conv2d(features, 1, 3, padding=1, bias=False) if agnostic else None
+    for head in (generator, classifier, foreground):
+        if head is not None:
+            nn.init.xavier_uniform_(head.weight)
+    extractor = nn.Sequential(*backbone.stage_modules(0, split))
+    evaluator = nn.Sequential(*backbone.stage_modules(split), classifier)
+    return BasNet(extractor, evaluator, generator, foreground)
 
 
-def save(net: BasNet, backbone: backbones.Backbone, path: Path) -> None:
-    """Write the two heads and, under torchvision's names, the trunk that NET shares with BACKBONE, as safetensors."""
+def save(net: BasNet, backbone: backbones.Backbone, path: Path, split: int | None = None) -> None:
+    """Write the heads, the split and, under torchvision's names, the trunk that NET shares with BACKBONE, as safetensors."""
     tensors = {f"trunk.{k}": v for k, v in backbone.state_dict().items()}
-    tensors |= {f"generator.{k}": v for k, v in net.generator.state_dict().items()}
-    tensors |= {f"classifier.{k}": v for k, v in net.heads()[1].state_dict().items()}
-    storage.write(path, tensors, backbone.name)
+    for name in ("generator", "agnostic", "classifier"):
+        head = getattr(net, name)
+        tensors |= {f"{name}.{k}": v for k, v in head.state_dict().items()} if head is not None else {}
+    storage.write(path, tensors | {"split": torch.tensor(split or backbone.split)}, backbone.name)
 
 
 def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
     """Read a network that `save` wrote. Raises StageError when the file is missing, cut or of another kind."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            names = list(file.keys())
-            tensors = {key: file.get_tensor(key) for key in names}
-        backbone = backbones.build(metadata["backbone"])
-        net = assemble(backbone, len(tensors["generator.weight"]))
+        tensors, name = storage.read(path)
+        backbone = backbones.build(name)
+        net = assemble(backbone, len(tensors["generator.weight"]), int(tensors["split"]), "agnostic.weight" in tensors)
         backbone.load_state_dict(_part(tensors, "trunk"))
-        net.generator.load_state_dict(_part(tensors, "generator"))
-        net.heads()[1].load_state_dict(_part(tensors, "classifier"))
+        for head in ("generator", "agnostic", "classifier"):
+            part = _part(tensors, head)
+            if part:
+                getattr(net, head).load_state_dict(part)
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise StageError(
             f"Cannot read the seed network {path}", str(error).splitlines()[0], "Run `bas seed train` again"

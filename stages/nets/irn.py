@@ -133,13 +133,10 @@ def save(net: Irn, path: Path) -> None:
 
 def load(path: Path) -> Irn:
     """Read a network that `save` wrote. Raises StageError when the file is missing, cut or of another kind."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            name = file.metadata()["backbone"]
-            names = list(file.keys())
-            tensors = {key: file.get_tensor(key) for key in names}
+        tensors, name = storage.read(path)
         net = Irn(backbones.build(name))
         net.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:

@@ -19,3 +19,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], backbone: str) -> None:
 
     content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"backbone": backbone})
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file that `write` made, and the name of their trunk. Raises what safetensors raises."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, file.metadata()["backbone"]
