@@ -1,4 +1,4 @@
-"""From image-level labels to a segmentation network, in seven stages; this table of contents imports nothing heavy."""
+"""From image-level labels to a segmentation network, in seven stages and what may join them; this table of contents imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,5 +10,8 @@ PIPELINE: dict[str, str] = {
     "irn_masks": "seeds + IRN → random walk → pseudo masks",
     "segment_train": "pseudo masks → DeepLabV2",
     "segment_predict": "DeepLabV2 → predictions on the validation split, with and without CRF",
+}
+EXTRAS: dict[str, str] = {  # run before the stage whose settings call for them
+    "cam_train": "images + image-level labels → CAM network, a second source of seeds",
 }
 __version__ = "0.1.0"

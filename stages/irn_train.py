@@ -77,8 +77,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     if config.displacement:
         _centre(net, samples[:: max(len(samples) // max(config.centre_images, 1), 1)][: config.centre_images], config, ctx)
     irn.save(net, ctx.out / "network.safetensors")
-    last = training.read_curves(ctx.out / "curves.jsonl")[-1]
-    metrics = {f"train/loss/{name}": value for name, value in last.items() if name not in ("step", "lr_factor")}
+    metrics = training.final_losses(ctx.out)
     notes = {"images": len(samples), "steps": steps, "weights": report.line()}
     return Outputs([Path("network.safetensors"), training.plot_curves(ctx.out)], metrics, notes=notes)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from stages.core.config import Field, Section
-from stages.core.stage import Context, Outputs
+from stages.core.errors import StageError
+from stages.core.stage import IMPORTS, Context, Outputs
+from stages.data import sources
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from stages.data.scoring import Scores
     from stages.data.seedfile import Seed
     from stages.nets.bas import BasNet
+    from stages.nets.cam import CamNet
 
 NEEDS = ("seed_train",)
 SHARED = ()
@@ -27,27 +31,38 @@ SHOWN = 10  # images on the contact sheet
 class Config(Section):
     """How maps are made and thresholds are found."""
 
+    sources: tuple[str, ...] = Field(
+        ("bas", "cam", "sum"),
+        min_length=1,
+        description="Sources that are scored and may be refined: bas, cam, replace, average, irn, imported names, sums as bas+irn.",
+    )
     scales: tuple[float, ...] = Field(
         (1.0, 0.5, 1.5, 2.0), min_length=1, gt=0, description="Image scales; each is run with its mirror image and summed."
     )
     thresholds: int = Field(20, description="K, candidates of the image-specific threshold.", ge=2)
+    judge_scale: float = Field(1.0, description="Image scale at which the network judges thresholds; that of training fits.", gt=0)
     search: Literal["score", "train", "none"] = Field(
         "score", description="Images whose thresholds are searched: score (the scored list), train (all) or none."
     )
     fixed: float = Field(0.30, description="The fixed threshold, for every source; also where nothing can be judged.", gt=0, lt=1)
 
 
+def more_needs(config: Config) -> tuple[str, ...]:
+    """What the configured sources need beside the seed network: the CAM network, imported maps."""
+    second = ("cam_train",) if "irn" in sources.maps_of(config.sources) else ()
+    return (*second, *(f"{IMPORTS}/{name}" for name in sources.imported(config.sources)))
+
+
 def run(config: Config, ctx: Context) -> Outputs:
     """Write one seed file an image, then score them where true masks are there."""
     from stages.core import sharding
-    from stages.nets import bas
 
-    net = ctx.runtime.place(bas.load(ctx.input("seed_train") / "network.safetensors")[0].eval(), channels_last=True)
+    nets = _load(config, ctx)
     samples = ctx.dataset.split("train")
     searched = {s.id for s in ctx.dataset.split(config.search)} if config.search != "none" else set()
 
     def infer(sample: Sample) -> None:
-        _infer(net, sample, sample.id in searched, config, ctx)
+        _infer(nets, sample, sample.id in searched, config, ctx)
 
     sharding.each(samples, lambda s: seed_path(ctx.out, s.id), infer, "maps", ctx)
     scores = score(config, ctx)
@@ -56,12 +71,36 @@ def run(config: Config, ctx: Context) -> Outputs:
     return Outputs([*files, Path("seeds.png")], scores.metrics, scores.classes, {"images": len(samples)})
 
 
+@dataclass(frozen=True)
+class _Networks:
+    """The networks whose maps are kept: BAS, and the CAM network where a source names it."""
+
+    bas: BasNet
+    cam: CamNet | None
+
+
+def _load(config: Config, ctx: Context) -> _Networks:
+    """Read the networks, in evaluation mode. Raises StageError where a source needs a map that they do not make."""
+    from stages.nets import bas, cam
+
+    net = bas.load(ctx.input("seed_train") / "network.safetensors")[0].eval()
+    if "agnostic" in sources.maps_of(config.sources) and net.agnostic is None:
+        raise StageError(
+            f"Cannot make the sources {', '.join(config.sources)}",
+            "replace and average take the class-agnostic foreground map, and the seed network makes none",
+            "Train it with --set seed_train.agnostic=detached",
+        )
+    second = cam.load(ctx.input("cam_train") / "network.safetensors").eval() if "cam_train" in more_needs(config) else None
+    placed = None if second is None else ctx.runtime.place(second, channels_last=True)
+    return _Networks(ctx.runtime.place(net, channels_last=True), placed)
+
+
 def seed_path(folder: Path, image_id: str) -> Path:
     """Where the seed of an image lies."""
     return folder / "seeds" / f"{image_id}.npz"
 
 
-def _infer(net: BasNet, sample: Sample, search: bool, config: Config, ctx: Context) -> None:
+def _infer(nets: _Networks, sample: Sample, search: bool, config: Config, ctx: Context) -> None:
     """Maps of one image at every scale, its thresholds if asked for, and its seed file."""
     import numpy as np
     import torch
@@ -70,20 +109,24 @@ def _infer(net: BasNet, sample: Sample, search: bool, config: Config, ctx: Conte
     from stages.data.images import read_image
 
     image = read_image(sample.image)
-    ids = np.array(sample.labels)
-    maps: dict[str, list[Any]] = {"bas": [], "cam": []}
     with torch.inference_mode(), ctx.runtime.fabric.autocast():
-        for scale in config.scales:
-            foreground, activation = _scale_maps(net, image, scale, sample.labels, ctx)
-            maps["bas"].append(foreground.half().cpu().numpy())
-            maps["cam"].append(activation.half().cpu().numpy())
-        seed = seedfile.Seed(ids, image.shape[:2], maps)
-        thresholds = _thresholds(net, image, seed, config, ctx) if search else {}
-    seedfile.write(seed_path(ctx.out, sample.id), seedfile.Seed(ids, image.shape[:2], maps, thresholds))
+        scales = [_scale_maps(nets, image, scale, sample.labels, ctx) for scale in config.scales]
+        maps = {name: [at_scale[name].half().cpu().numpy() for at_scale in scales] for name in scales[0]}
+        seed = seedfile.Seed(np.array(sample.labels), image.shape[:2], maps, imported=_imported(sample, config, ctx))
+        thresholds = _thresholds(nets.bas, image, seed, config, ctx) if search else {}
+    seedfile.write(seed_path(ctx.out, sample.id), replace(seed, thresholds=thresholds))
 
 
-def _scale_maps(net: BasNet, image: Array, scale: float, labels: tuple[int, ...], ctx: Context) -> tuple[Tensor, Tensor]:
-    """Foreground maps and class activation maps (P,h,w) of the present classes, image and mirror summed."""
+def _imported(sample: Sample, config: Config, ctx: Context) -> dict[str, np.ndarray]:
+    """The imported maps of one image that the sources name."""
+    from stages.data import seedfile
+
+    names = sources.imported(config.sources)
+    return {name: seedfile.read(seed_path(ctx.input(f"{IMPORTS}/{name}"), sample.id)).imported[name] for name in names}
+
+
+def _scale_maps(nets: _Networks, image: Array, scale: float, labels: tuple[int, ...], ctx: Context) -> dict[str, Tensor]:
+    """Maps (P,h,w) of the present classes by name, `agnostic` (1,h,w), image and mirror summed."""
     import torch
 
     from stages.data.images import resize
@@ -92,32 +135,36 @@ def _scale_maps(net: BasNet, image: Array, scale: float, labels: tuple[int, ...]
 
     height, width = seeds.scaled_size(image.shape[0], image.shape[1], scale)
     view = normalise(resize(image, height, width))
-    out = net(ctx.runtime.place(torch.stack([view, view.flip(-1)]), channels_last=True))
-    present = list(labels)
-    foreground = seeds.add_mirrored(out.foreground[:, present].float())
-    activation = seeds.add_mirrored(out.class_maps[:, present].float().relu())
-    return foreground, activation
+    both = ctx.runtime.place(torch.stack([view, view.flip(-1)]), channels_last=True)
+    out, present = nets.bas(both), list(labels)
+    maps = {"bas": out.foreground[:, present], "cam": out.class_maps[:, present].relu()}
+    if out.agnostic is not None:
+        maps["agnostic"] = out.agnostic
+    if nets.cam is not None:
+        maps["irn"] = nets.cam(both)[:, present].relu()
+    return {name: seeds.add_mirrored(pair.float()) for name, pair in maps.items()}
 
 
 def _thresholds(net: BasNet, image: Array, seed: Seed, config: Config, ctx: Context) -> dict[str, np.ndarray]:
-    """Image-specific thresholds of every source, one a present class; judged on the features of scale 1."""
+    """Image-specific thresholds of every source, one a present class; judged on the features of `judge_scale`."""
     import numpy as np
     import torch
 
     from stages.data import seedfile
+    from stages.data.images import resize
     from stages.data.transforms import normalise
-    from stages.formulas import thresholds
+    from stages.formulas import seeds, thresholds
     from stages.nets import hoisted
 
-    sources, device = seedfile.SOURCES, ctx.runtime.device
-    features = net.extractor(ctx.runtime.place(normalise(image)[None], channels_last=True))
+    view = resize(image, *seeds.scaled_size(*image.shape[:2], config.judge_scale))
+    features = net.extractor(ctx.runtime.place(normalise(view)[None], channels_last=True))
     judge = hoisted.Evaluator(net.evaluator, features)
-    maps = torch.cat([seedfile.full_maps(seed, source, device) for source in sources])
-    classes = torch.from_numpy(seed.classes).to(device).repeat(len(sources))
+    maps = torch.cat([seedfile.full_maps(seed, source, ctx.runtime.device) for source in config.sources])
+    classes = torch.from_numpy(seed.classes).to(ctx.runtime.device).repeat(len(config.sources))
     at_once = ctx.runtime.masks_at_once
     found = thresholds.search(maps, classes, config.thresholds, judge.size, judge.logits, judge, at_once)
     values = np.array([config.fixed if value is None else value for value in found], dtype=np.float32)
-    return dict(zip(sources, values.reshape(len(sources), -1), strict=True))
+    return dict(zip(config.sources, values.reshape(len(config.sources), -1), strict=True))
 
 
 def score(config: Config, ctx: Context) -> Scores:
@@ -130,7 +177,7 @@ def score(config: Config, ctx: Context) -> Scores:
     if pairs is None:
         return scores
     subsets = ctx.shared["eval"].subset or {}
-    counts = {source: scoring.MapScores(ctx.dataset, subsets, config.fixed) for source in seedfile.SOURCES}
+    counts = {source: scoring.MapScores(ctx.dataset, subsets, config.fixed) for source in config.sources}
     with ctx.track("scoring seeds", len(pairs)) as meter:
         for sample, truth in pairs:
             seed = seedfile.read(seed_path(ctx.out, sample.id))
@@ -147,7 +194,7 @@ def score(config: Config, ctx: Context) -> Scores:
 
 
 def _sheet(config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:
-    """A contact sheet: image, the first class's maps, and the labels that the fixed threshold gives."""
+    """A contact sheet: image, the first class's map of every source, and the labels that the last source's fixed threshold gives."""
     from stages.data import seedfile, sheets
     from stages.data.images import overlay, read_image
     from stages.formulas import seeds
@@ -155,8 +202,9 @@ def _sheet(config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:
     rows = []
     for sample in samples:
         image, seed = read_image(sample.image), seedfile.read(seed_path(ctx.out, sample.id))
-        maps = {source: seedfile.full_maps(seed, source) for source in seedfile.SOURCES}
-        heats = [sheets.heat(image, maps[source][0].numpy()) for source in seedfile.SOURCES]
-        labelled = seeds.label(maps["sum"], config.fixed, seed.classes.tolist()).numpy()
+        maps = {source: seedfile.full_maps(seed, source) for source in config.sources}
+        heats = [sheets.heat(image, maps[source][0].numpy()) for source in config.sources]
+        labelled = seeds.label(maps[config.sources[-1]], config.fixed, seed.classes.tolist()).numpy()
         rows.append([image, *heats, overlay(image, labelled)])
-    sheets.write_sheet(ctx.out / "seeds.png", ["image", "BAS", "CAM", "sum", "seed (fixed)"], rows)
+    titles = ["image", *config.sources, f"{config.sources[-1]} at {config.fixed:g}"]
+    sheets.write_sheet(ctx.out / "seeds.png", titles, rows)

@@ -83,11 +83,12 @@ def run(config: Config, ctx: Context) -> Outputs:
     def loader(start: int) -> Any:
         return training.batches(images, config.batch, steps, start, seed, ctx.runtime.workers)
 
-    training.fit(net, _optimizer(net, config), plan, loader, _Step(net, config, ctx, len(samples)), ctx)
+    heads, rates = net.heads(), (config.lr, config.head_lr_factor, config.momentum, config.weight_decay)
+    optimizer = training.sgd(net, heads, *rates, without=lambda name: not config.norm_biases and name.endswith("bias"))
+    training.fit(net, optimizer, plan, loader, _Step(net, config, ctx, len(samples)), ctx)
     bas.save(net, backbone, ctx.out / "network.safetensors", split)
     curves = training.plot_curves(ctx.out)
-    last = training.read_curves(ctx.out / "curves.jsonl")[-1]
-    metrics = {f"train/loss/{name}": last[name] for name in last if name not in ("step", "lr_factor")}
+    metrics = training.final_losses(ctx.out)
     notes = {
         "images": len(samples),
         "unlabelled": len(ctx.dataset.unlabelled),
@@ -112,20 +113,6 @@ def _check(config: Config) -> None:
             f"of seed_train.epochs = {config.epochs} none would train the maps",
             "Set it lower than epochs",
         )
-
-
-def _optimizer(net: BasNet, config: Config) -> torch.optim.Optimizer:
-    """SGD in two groups: the trunk, and the heads at their own rate."""
-    import torch
-
-    heads = {id(p) for head in net.heads() for p in head.parameters()}
-    left_out = {id(p) for name, p in net.named_parameters() if not config.norm_biases and name.endswith("bias")}
-    trunk = [p for p in net.parameters() if id(p) not in heads | left_out]
-    groups = [
-        {"params": trunk, "lr": config.lr},
-        {"params": [p for head in net.heads() for p in head.parameters()], "lr": config.lr * config.head_lr_factor},
-    ]
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 class _Step:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
+IMPORTS = "imports"  # folder of the maps that came from elsewhere, one a name
 NOT_CONTENT = frozenset({"weights"})  # settings that name a file: its content counts, not its path
 WEIGHTS = ("none", "imagenet", "coco", "seed")  # initial weights that are no file
 
@@ -94,13 +95,19 @@ def fingerprint(
     """Everything that decides a stage's result: settings, seed, inputs' digests, images and labels, initial weights."""
     name = stage.__name__.rsplit(".", 1)[-1]
     config = {key: sections[key].plain(NOT_CONTENT) for key in (name, *stage.SHARED)}
-    inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in stage.NEEDS}
+    inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in needs(stage, sections[name])}
     data = {split: dataset.digest(split, hashes) for split in stage.READS}
     require_weights(sections[name])
     weights = getattr(sections[name], "weights", None)
     named = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}
     seed = {"runtime": {"seed": sections["runtime"].plain()["seed"]}}
     return {"stage": name, "config": config | seed, "inputs": inputs, "data": data, **named}
+
+
+def needs(stage: ModuleType, section: Section) -> tuple[str, ...]:
+    """The stages and imports that a stage reads: its NEEDS, and what its `more_needs(config)` names."""
+    more = getattr(stage, "more_needs", None)
+    return (*stage.NEEDS, *(more(section) if more is not None else ()))
 
 
 def require_weights(section: Section) -> None:
@@ -173,14 +180,15 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
     return [f"{where.removeprefix('config.')}: {old} → {new}"]
 
 
-def require_inputs(stage: ModuleType, run_dir: Path) -> None:
-    """Raise StageError when an earlier stage that this one reads is not complete."""
-    for need in stage.NEEDS:
+def require_inputs(stage: ModuleType, section: Section, run_dir: Path) -> None:
+    """Raise StageError when an earlier stage or an import that this one reads is not complete."""
+    for need in needs(stage, section):
         if read_manifest(run_dir / need) is None:
+            imported = need.startswith(IMPORTS)
             raise StageError(
                 f"Cannot run {stage.__name__.rsplit('.', 1)[-1]}",
                 f"its input {need} is not there in {run_dir}",
-                f"Run `bas run DATASET --until {need}` first",
+                f"Run `bas {f'seed import DIR --name {Path(need).name}' if imported else f'run DATASET --until {need}'}` first",
             )
 
 
@@ -189,7 +197,7 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
 
     Partial outputs of the same fingerprint are kept and continued; those of another are removed first.
     """
-    require_inputs(stage, ctx.run_dir)
+    require_inputs(stage, config, ctx.run_dir)
     current = state(ctx.out, wanted)
     _clear(ctx.out, wanted, force)
     ctx.log.info("%s: starts (%s%s)", ctx.name, current.state, f", {current.why}" if current.why else "")

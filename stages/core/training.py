@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -41,6 +41,23 @@ def poly(steps: int, power: float, floor: float = 0.0) -> Callable[[int], float]
     """Learning-rate factor (1 - step/steps)^power; FLOOR shortens the decay so that it ends at that factor."""
     reach = steps if floor <= 0 else steps / (1 - floor ** (1 / power))
     return lambda step: (1 - step / reach) ** power
+
+
+def sgd(
+    net: nn.Module,
+    heads: Sequence[nn.Module],
+    lr: float,
+    head_factor: float,
+    momentum: float,
+    weight_decay: float,
+    without: Callable[[str], bool] = lambda name: False,
+) -> torch.optim.SGD:
+    """SGD in two groups: the trunk, but for parameters whose name WITHOUT picks, and HEADS at their own rate."""
+    own = [p for head in heads for p in head.parameters()]
+    of_heads = {id(p) for p in own}
+    trunk = [p for name, p in net.named_parameters() if id(p) not in of_heads and not without(name)]
+    groups = [{"params": trunk, "lr": lr}, {"params": own, "lr": lr * head_factor}]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 def seeded(*parts: int) -> torch.Generator:
@@ -243,6 +260,12 @@ def read_curves(path: Path) -> list[dict[str, float]]:
         except ValueError:
             break
     return rows
+
+
+def final_losses(folder: Path) -> dict[str, float]:
+    """The last value of every loss term under its metric's key."""
+    last = read_curves(folder / "curves.jsonl")[-1]
+    return {f"train/loss/{name}": value for name, value in last.items() if name not in ("step", "lr_factor")}
 
 
 def plot_curves(folder: Path) -> Path:

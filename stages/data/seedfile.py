@@ -1,12 +1,14 @@
 """Seeds on disk: one `.npz` an image, half precision at feature resolution, one array a source and scale.
 
-Arrays: `classes` (P,) present ids, 0-based; `size` (2,) H, W; `<source>_<k>` (P,h_k,w_k), the sum over an image and its
-mirror at the k-th scale; `threshold_<source>` (P,) image-specific thresholds, where they were searched.
+Arrays: `classes` (P,) present ids, 0-based; `size` (2,) H, W; `<map>_<k>` (P,h_k,w_k), the sum over an image and its
+mirror at the k-th scale, of `agnostic` (1,h_k,w_k); `<map>_image` (P,h,w), an imported map, which covers the image exactly;
+`threshold_<source>` (P,) image-specific thresholds, where they were searched. `stages.data.sources` names maps and sources.
 """
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,26 +20,29 @@ from torch import Tensor
 
 from stages.core.errors import StageError
 from stages.core.files import write_atomic
+from stages.data import sources
 from stages.formulas import seeds
 
-SOURCES = ("bas", "cam", "sum")
+IMAGE = "image"  # in a scale's place: a map whose grid is laid over the image itself and not over a network's padded input
 
 
 @dataclass(frozen=True)
 class Seed:
-    """What is known of one image: present classes, its size, maps by source and scale, thresholds by source."""
+    """What is known of one image: present classes, its size, maps by name, thresholds by source."""
 
     classes: NDArray[np.int64]  # (P,)
     size: tuple[int, int]  # H, W
-    maps: dict[str, list[NDArray[np.float16]]]  # source → per scale (P,h,w)
+    maps: dict[str, list[NDArray[np.float16]]]  # name → per scale (P,h,w)
     thresholds: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # source → (P,)
+    imported: dict[str, NDArray[np.float16]] = field(default_factory=dict)  # name → (P,h,w)
 
 
 def write(path: Path, seed: Seed) -> None:
     """Write a seed, whole or not at all."""
     arrays: dict[str, Any] = {"classes": seed.classes, "size": np.array(seed.size)}
-    for source, scales in seed.maps.items():
-        arrays |= {f"{source}_{k}": array for k, array in enumerate(scales)}
+    for name, scales in seed.maps.items():
+        arrays |= {f"{name}_{k}": array for k, array in enumerate(scales)}
+    arrays |= {f"{name}_{IMAGE}": array for name, array in seed.imported.items()}
     arrays |= {f"threshold_{source}": values for source, values in seed.thresholds.items()}
     write_atomic(path, lambda temporary: np.savez(temporary, **arrays))
 
@@ -52,7 +57,8 @@ def read(path: Path) -> Seed:
             maps.setdefault(key.rpartition("_")[0], []).append(arrays[key])
         height, width = (int(v) for v in arrays["size"])
         thresholds = {k.removeprefix("threshold_"): v for k, v in arrays.items() if k.startswith("threshold_")}
-        return Seed(arrays["classes"], (height, width), maps, thresholds)
+        imported = {k.removesuffix(f"_{IMAGE}"): v for k, v in arrays.items() if k.endswith(f"_{IMAGE}")}
+        return Seed(arrays["classes"], (height, width), maps, thresholds, imported)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StageError(
             f"Cannot read seed {path}", (str(error).splitlines() or ["damaged"])[0], "Run `bas seed infer` again with --force"
@@ -60,24 +66,40 @@ def read(path: Path) -> Seed:
 
 
 def full_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
-    """Normalised maps (P,H,W) of a source; "sum" is the normalised sum of BAS maps and CAM (Table 9)."""
-    if source == "sum":
-        return seeds.add_seeds(full_maps(seed, "bas", device), full_maps(seed, "cam", device))
-    return seeds.normalise(seeds.merge_full(_tensors(seed, source, device), seed.size))
+    """Normalised maps (P,H,W) of a source. Raises StageError when the seed lacks one of its maps."""
+    return _source(seed, source, seeds.merge_full, lambda maps: seeds.cover(maps, seed.size), device)
 
 
 def strided_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
     """Normalised maps (P,H/4,W/4) of a source on the stride-4 grid that the random walk reads."""
-    if source == "sum":
-        return seeds.add_seeds(strided_maps(seed, "bas", device), strided_maps(seed, "cam", device))
-    return seeds.normalise(seeds.merge_strided(_tensors(seed, source, device), seed.size))
+    return _source(seed, source, seeds.merge_strided, lambda maps: seeds.cover_strided(maps, seed.size), device)
 
 
-def _tensors(seed: Seed, source: str, device: torch.device | None) -> list[Tensor]:
-    if source not in seed.maps:
-        raise StageError(
-            f"No seeds of source '{source}'",
-            f"this run holds {', '.join(seed.maps)} and their sum",
-            "Set refine.seed to one of them",
-        )
-    return [torch.from_numpy(array).to(device) for array in seed.maps[source]]
+Merge = Callable[[Sequence[Tensor], tuple[int, int]], Tensor]
+
+
+def _source(seed: Seed, source: str, merge: Merge, cover: Callable[[Tensor], Tensor], device: torch.device | None) -> Tensor:
+    """The normalised, weighted sum of a source's summands."""
+
+    def normalised(name: str) -> Tensor:
+        if name in seed.imported:
+            return seeds.normalise(cover(torch.from_numpy(seed.imported[name]).to(device)))
+        if name not in seed.maps:
+            raise _absent(seed, name)
+        return seeds.normalise(merge([torch.from_numpy(array).to(device) for array in seed.maps[name]], seed.size))
+
+    def summand(name: str) -> Tensor:
+        return seeds.fuse(normalised("bas"), normalised("agnostic"), name) if name in sources.FUSIONS else normalised(name)
+
+    terms = sources.parse(source)
+    if len(terms) == 1:
+        return summand(terms[0].name)
+    return seeds.add_seeds([summand(term.name) for term in terms], [term.weight for term in terms])
+
+
+def _absent(seed: Seed, name: str) -> StageError:
+    return StageError(
+        f"No seeds of source '{name}'",
+        f"this run holds {', '.join([*seed.maps, *seed.imported])} and their sums",
+        "Name it in seed_infer.sources, or set refine.seed to one of them",
+    )

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from stages.core.training import seeded
 from stages.data.dataset import Sample
 from stages.data.images import VOID, Array, read_image, read_mask, resize
-from stages.data.transforms import draw, normalise
+from stages.data.transforms import draw, multi_hot, normalise
 
 
 def rescale(image: Array, labels: Array, factor: float) -> tuple[Array, Array]:
@@ -61,3 +61,28 @@ class PixelLabelledImages(Dataset[tuple[Tensor, Tensor]]):
             image, labels = image[:, ::-1], labels[:, ::-1]
         marks = torch.from_numpy(np.ascontiguousarray(labels))
         return crop_with_padding(normalise(image), marks, self._crop, generator)
+
+
+class ScaledImages(Dataset[tuple[Tensor, Tensor]]):
+    """Training views (3,S,S) with image-level labels (C,): the longer side drawn from a range, mirrored, cropped or padded.
+
+    Indexed by (epoch, item).
+    """
+
+    def __init__(self, samples: Sequence[Sample], classes: int, long_side: tuple[int, int], crop: int, seed: int) -> None:
+        self._samples, self._classes, self._long_side, self._crop, self._seed = samples, classes, long_side, crop, seed
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, item = key
+        sample, generator = self._samples[item], seeded(self._seed, epoch, item)
+        image = read_image(sample.image)
+        factor = draw(generator, self._long_side[0], self._long_side[1] + 1) / max(image.shape[:2])
+        height, width = (max(round(side * factor), 1) for side in image.shape[:2])
+        image = resize(image, height, width)
+        if draw(generator, 0, 2):
+            image = image[:, ::-1]
+        view, _ = crop_with_padding(normalise(image), torch.zeros(height, width), self._crop, generator)
+        return view, multi_hot(sample.labels, self._classes)

@@ -54,6 +54,16 @@ def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     return total
 
 
+def cover(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (C,h,w) whose grid is laid over the image itself, at its full SIZE (H,W) → (C,H,W) float32."""
+    return F.interpolate(maps[None].float(), size, mode="bilinear", align_corners=False)[0] if len(maps) else maps.new_zeros((0, *size))
+
+
+def cover_strided(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same maps at every 4th pixel of the image, from its first → (C,H/4,W/4) float32."""
+    return cover(maps, size)[:, ::SEED_STRIDE, ::SEED_STRIDE]
+
+
 def upsample_walked(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Random-walk maps (C,h,w) on the stride-4 grid → (C,H,W) in [0,1]: four times up, cropped, over the GLOBAL maximum.
 
@@ -73,9 +83,20 @@ def normalise(maps: Tensor) -> Tensor:
     return maps / (maps.amax((-2, -1), keepdim=True) + MAX_EPS) if maps.shape[0] else maps
 
 
-def add_seeds(first: Tensor, second: Tensor) -> Tensor:
-    """Combine two kinds of maps (C,H,W): normalise both, add, normalise (section 5.5, Table 9)."""
-    return normalise(normalise(first) + normalise(second))
+def add_seeds(kinds: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """Combine kinds of maps, each (C,H,W): normalise all, add with WEIGHTS (1), normalise (section 5.5, Table 9)."""
+    weights = weights or [1.0] * len(kinds)
+    return normalise(torch.stack([weight * normalise(maps) for maps, weight in zip(kinds, weights, strict=True)]).sum(0))
+
+
+def fuse(maps: Tensor, agnostic: Tensor, strategy: str) -> Tensor:
+    """Hold class-specific maps (C,H,W) under the class-agnostic foreground map (1,H,W) (section 5.5, Table 13).
+
+    Both normalised. Where a class map exceeds the foreground map, which should cover it, STRATEGY "replace" takes the
+    foreground map's value and "average" the mean of both.
+    """
+    held = agnostic.expand_as(maps) if strategy == "replace" else (maps + agnostic) / 2
+    return torch.where(maps > agnostic, held, maps)
 
 
 def power(maps: Tensor, exponent: float) -> Tensor:

@@ -1,0 +1,52 @@
+"""Sources of seeds: which maps a setting means, written as they are added up: `bas`, `sum`, `average + 2*irn`.
+
+Maps of this run's networks are `bas` (the generator's), `cam` (of the same network), `agnostic` (the class-agnostic
+foreground map) and `irn` (of the CAM network); any other name is of imported maps. `replace` and `average` are `bas` held
+under the class-agnostic map (Table 13); `sum` is `bas+cam` (Table 9). Imports no torch: settings are checked by it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from stages.core.errors import StageError
+
+FUSIONS = ("replace", "average")
+MADE_OF = {"sum": ("bas", "cam"), **{name: ("bas", "agnostic") for name in FUSIONS}}  # those that are not maps themselves
+OWN = ("bas", "cam", "agnostic", "irn")  # maps that this run's networks make
+NAME = re.compile(r"[a-z][a-z0-9_-]*", re.IGNORECASE)
+TERM = re.compile(rf"(?:(\d+(?:\.\d+)?)\*)?({NAME.pattern})", re.IGNORECASE)
+
+
+class Term(NamedTuple):
+    """One summand: the name of a map or fusion, and its weight."""
+
+    name: str
+    weight: float
+
+
+def parse(source: str) -> tuple[Term, ...]:
+    """The summands of a source, in order. Raises StageError when it is not `name`, or `weight*name` joined by `+`."""
+    matches = [TERM.fullmatch(part.strip()) for part in source.split("+")]
+    terms = [Term(match[2], float(match[1] or 1)) for match in matches if match is not None]
+    if len(terms) < len(matches) or any(term.weight == 0 for term in terms):
+        raise StageError(
+            f"Cannot read the source '{source}'",
+            "it is a name, or names joined by + with weights above 0 as 0.5*name",
+            "Write for example bas, sum, or average+0.5*irn",
+        )
+    flat = (parse("+".join(MADE_OF["sum"])) if term.name == "sum" and len(terms) == 1 else (term,) for term in terms)
+    return tuple(term for group in flat for term in group)
+
+
+def maps_of(sources: Iterable[str]) -> tuple[str, ...]:
+    """Names of all maps that the sources are made of, each once."""
+    names = (name for source in sources for term in parse(source) for name in MADE_OF.get(term.name, (term.name,)))
+    return tuple(dict.fromkeys(names))
+
+
+def imported(sources: Iterable[str]) -> tuple[str, ...]:
+    """The maps among them that this run's networks do not make."""
+    return tuple(name for name in maps_of(sources) if name not in OWN)
