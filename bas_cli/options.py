@@ -135,7 +135,7 @@ def open_run(request: Request, names: Sequence[str] = ()) -> Run:
     }
     sections = runs.resolve(name, request.assignments, overrides)
     if request.weights is not None:
-        overrides |= weights_for(sections, request.weights, names)
+        overrides |= weights_for(sections, request.weights, runs.plan(sections, names))
         sections = runs.resolve(name, request.assignments, overrides)
     return runs.Run(folder, sections)
 

@@ -1,4 +1,4 @@
-"""From image-level labels to a segmentation network, in seven stages and what may join them; this table of contents imports nothing heavy."""
+"""From image-level labels to a segmentation network, stage by stage; this table of contents imports nothing heavy."""
 
 from __future__ import annotations
 

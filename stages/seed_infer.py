@@ -34,13 +34,15 @@ class Config(Section):
     sources: tuple[str, ...] = Field(
         ("bas", "cam", "sum"),
         min_length=1,
-        description="Sources that are scored and may be refined: bas, cam, replace, average, irn, imported names, sums as bas+irn.",
+        description="Sources that are scored and may be refined: bas, cam, replace, average, irn, imports, sums as bas+irn.",
     )
     scales: tuple[float, ...] = Field(
         (1.0, 0.5, 1.5, 2.0), min_length=1, gt=0, description="Image scales; each is run with its mirror image and summed."
     )
     thresholds: int = Field(20, description="K, candidates of the image-specific threshold.", ge=2)
-    judge_scale: float = Field(1.0, description="Image scale at which the network judges thresholds; that of training fits.", gt=0)
+    judge_scale: float = Field(
+        1.0, description="Image scale at which the network judges thresholds; that of training fits.", gt=0
+    )
     search: Literal["score", "train", "none"] = Field(
         "score", description="Images whose thresholds are searched: score (the scored list), train (all) or none."
     )
@@ -156,7 +158,8 @@ def _thresholds(net: BasNet, image: Array, seed: Seed, config: Config, ctx: Cont
     from stages.formulas import seeds, thresholds
     from stages.nets import hoisted
 
-    view = resize(image, *seeds.scaled_size(*image.shape[:2], config.judge_scale))
+    height, width = seeds.scaled_size(image.shape[0], image.shape[1], config.judge_scale)
+    view = resize(image, height, width)
     features = net.extractor(ctx.runtime.place(normalise(view)[None], channels_last=True))
     judge = hoisted.Evaluator(net.evaluator, features)
     maps = torch.cat([seedfile.full_maps(seed, source, ctx.runtime.device) for source in config.sources])
@@ -194,7 +197,7 @@ def score(config: Config, ctx: Context) -> Scores:
 
 
 def _sheet(config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:
-    """A contact sheet: image, the first class's map of every source, and the labels that the last source's fixed threshold gives."""
+    """A contact sheet: image, the first class's map of every source, the last source's labels at the fixed threshold."""
     from stages.data import seedfile, sheets
     from stages.data.images import overlay, read_image
     from stages.formulas import seeds

@@ -10,7 +10,6 @@ from stages.core.errors import StageError
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from stages.nets.bas import BasNet, Maps

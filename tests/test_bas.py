@@ -161,10 +161,70 @@ def test_a_network_is_saved_and_read_back(tmp_path):
     save(net, backbone, tmp_path / "network.safetensors")
     again, trunk = load(tmp_path / "network.safetensors")
     x = torch.rand(1, 3, 32, 32)
-    for first, second in zip(net(x), again.eval()(x), strict=True):
+    maps, same = net(x), again.eval()(x)
+    assert maps.agnostic is None and same.agnostic is None
+    for first, second in zip(maps[:3], same[:3], strict=True):
         assert torch.equal(first, second)
     content = (tmp_path / "network.safetensors").read_bytes()
     for _ in range(8):
         save(net, backbone, tmp_path / "network.safetensors")
         assert (tmp_path / "network.safetensors").read_bytes() == content
     assert trunk.name == "tiny" and [path.name for path in tmp_path.iterdir()] == ["network.safetensors"]
+
+
+def test_the_class_agnostic_map_is_taught_by_all_present_classes():
+    class_maps = torch.tensor([[[[4.0]], [[2.0]], [[1.0]]]])  # S of 4, 2 and 1
+    mask = torch.tensor([[[[0.5]]]])
+    background, labels = torch.tensor([[1.0, 1.0, 0.5]]), torch.tensor([[1.0, 1.0, 0.0]])
+    terms = formulas.agnostic_losses(class_maps, mask, background, labels, per_class=True)
+    assert terms["fg_bas"].item() == pytest.approx(1 / 4 + 1 / 2)
+    assert terms["fg_ac"].item() == pytest.approx(2 * 0.5)
+    assert terms["fg_frg"].item() == pytest.approx(math.log(1 + math.exp(0.5 - 2)) + math.log(1 + math.exp(0.5 - 1)))
+    assert formulas.agnostic_losses(class_maps, mask, background, labels, per_class=False)["fg_ac"].item() == 0.5
+
+
+def test_eq_10_weighs_the_class_agnostic_terms_alike():
+    terms = {name: torch.tensor(1.0) for name in ("mcls", "frg", "ac", "bas", "fg_frg", "fg_ac", "fg_bas")}
+    assert formulas.total(terms, formulas.Weights(0.5, 1.5, 1.0)).item() == pytest.approx(1 + 2 * 3.0)
+
+
+def test_the_power_of_the_area_keeps_full_and_empty_maps():
+    masks = torch.stack([torch.zeros(1, 2, 2), torch.full((1, 2, 2), 0.25), torch.ones(1, 2, 2)])
+    torch.testing.assert_close(formulas.area_constraint(masks, 0.5), torch.tensor([0.0, 0.5, 1.0]), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_the_class_agnostic_generator_teaches_the_trunk_only_if_shared(detached):
+    net = assemble(backbones.build("tiny"), 3, agnostic=True)
+    net.agnostic_detached = detached
+    agnostic = net(torch.randn(2, 3, 32, 32)).agnostic
+    assert agnostic is not None and agnostic.shape == (2, 1, 4, 4)
+    agnostic.sum().backward()
+    assert (next(net.extractor.parameters()).grad is None) == detached
+    assert net.agnostic is not None and next(net.agnostic.parameters()).grad is not None
+
+
+@pytest.mark.parametrize(("split", "grid"), [(2, 16), (3, 8), (5, 4)])
+def test_the_generator_reads_the_layer_that_is_asked_for(split, grid, tmp_path):
+    backbone = backbones.build("tiny")
+    net = assemble(backbone, 3, split, agnostic=True)
+    maps = net(torch.randn(2, 3, 32, 32))
+    assert maps.foreground.shape == (2, 3, grid, grid) and maps.class_maps.shape == (2, 3, 4, 4)
+    chosen, labels = torch.tensor([0, 1]), torch.eye(3)[:2]
+    mask = maps.foreground[range(2), chosen][:, None]
+    terms = formulas.losses(maps.class_maps, mask, net.background_logits(maps.features, mask), labels, chosen)
+    assert all(value.isfinite() for value in terms.values())
+    save(net, backbone, tmp_path / "net.safetensors", split)
+    again, _ = load(tmp_path / "net.safetensors")
+    net.eval(), again.eval()
+    for first, second in zip(net(torch.ones(1, 3, 32, 32)), again(torch.ones(1, 3, 32, 32)), strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_masking_the_image_hides_it_from_the_whole_network():
+    net = assemble(backbones.build("tiny"), 3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    nothing, everything = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    torch.testing.assert_close(net.background_logits_of_images(images, nothing), net(images).class_maps.mean(dim=(2, 3)))
+    black = net(torch.zeros_like(images)).class_maps.mean(dim=(2, 3))
+    torch.testing.assert_close(net.background_logits_of_images(images, everything), black)

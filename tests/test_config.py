@@ -164,7 +164,7 @@ def test_a_misspelt_trunk_is_refused(section: str):
 
 
 def test_a_misspelt_seed_is_refused():
-    with pytest.raises(StageError, match=r"refine\.seed: must be one of bas, cam, sum"):
+    with pytest.raises(StageError, match=r"refine\.seed: sums: seed_infer\.sources are bas, cam, sum"):
         runs.resolve("voc", ["refine.seed=sums"])
 
 

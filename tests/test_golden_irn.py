@@ -30,7 +30,7 @@ def test_golden_seed_merge() -> None:
             alone, other = merge(bas, size), merge(cam, size)
             for kind, seed in (
                 ("bas_only", seeds.normalise(alone)),
-                ("bas_plus_cam", seeds.add_seeds(alone, other)),
+                ("bas_plus_cam", seeds.add_seeds([alone, other])),
             ):
                 np.testing.assert_allclose(seed, data[f"{image}/{kind}/{leaf}"], atol=1e-5, rtol=0)
                 if leaf == "high_res":

@@ -43,7 +43,7 @@ def test_each_map_is_divided_by_its_own_maximum() -> None:
 def test_added_seeds_weigh_the_same_whatever_their_scale() -> None:
     first, second = torch.tensor([[[100.0, 0.0, 50.0]]]), torch.tensor([[[0.0, 0.01, 0.01]]])
     expected = torch.tensor([[[1 / 1.5, 1 / 1.5, 1.0]]])
-    torch.testing.assert_close(seeds.add_seeds(first, second), expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(seeds.add_seeds([first, second]), expected, atol=2e-3, rtol=0)
 
 
 def test_label_is_the_class_furthest_above_its_own_threshold() -> None:

@@ -10,7 +10,7 @@ import typer
 from bas_cli import console, options
 from bas_cli.commands.results import show_status
 from bas_cli.options import Manner, Request
-from stages import PIPELINE
+from stages import EXTRAS, PIPELINE
 from stages.core.errors import StageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def of_stages(*names: str) -> Callable[..., None]:
     def command(request: Request, manner: Manner) -> None:
         perform(request, manner, names)
 
-    command.__doc__ = "; ".join(PIPELINE[name] for name in names) + "."
+    command.__doc__ = "; ".join((PIPELINE | EXTRAS)[name] for name in names) + "."
     return command
 
 
@@ -68,7 +68,7 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
             took = f"done in {report.seconds:.1f} s" if ran and report.seconds is not None else "fresh, kept"
             console.note(f"{report.name:<16} {took}   {console.headline(report.metrics)}")
     if manner.as_json:
-        show_status(run, list(PIPELINE), manner.as_json)
+        show_status(run, None, manner.as_json)
 
 
 def show_plan(run: Run, names: Sequence[str], manner: Manner) -> None:

@@ -9,7 +9,6 @@ import typer
 
 from bas_cli import console, options
 from bas_cli.options import Request
-from stages import PIPELINE
 
 if TYPE_CHECKING:
     from stages.actions.run import Run
@@ -19,12 +18,12 @@ Recompute = Annotated[bool, typer.Option("--recompute", help="Score the outputs 
 
 def status(run: options.RunDir = None, as_json: options.Json = False) -> None:
     """What is done, stale (and why) or missing."""
-    show_status(options.open_run(Request(run=run)), list(PIPELINE), as_json)
+    show_status(options.open_run(Request(run=run)), None, as_json)
 
 
-def show_status(run: Run, names: Sequence[str], as_json: bool) -> None:
-    """The state of the stages NAMES as a table or a document on stdout."""
-    rows = [report.row() for report in run.reports() if report.name in names]
+def show_status(run: Run, names: Sequence[str] | None, as_json: bool) -> None:
+    """The state of the stages NAMES, or of all that this run has, as a table or a document on stdout."""
+    rows = [report.row() for report in run.reports() if names is None or report.name in names]
     if as_json:
         console.document({"run": str(run.folder), "stages": rows})
     else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stages import PIPELINE
-from stages.actions.run import Run
+from stages.actions.run import Run, plan
 from stages.core import stage as contract
 
 
@@ -21,7 +21,7 @@ class Collected:
 def collect(run: Run, recompute: bool, reporter: contract.Reporter) -> Collected:
     """The numbers of every finished stage; RECOMPUTE scores the outputs again and leaves the manifests alone."""
     found = Collected()
-    for name in PIPELINE:
+    for name in plan(run.sections, list(PIPELINE)):
         manifest = contract.read_manifest(run.folder / name)
         if manifest is None:
             continue

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import configs
-from stages import PIPELINE
+from stages import EXTRAS, PIPELINE
 from stages.core import config as configuration
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
@@ -19,6 +19,7 @@ from stages.core.config import Field, S, Section
 from stages.core.errors import StageError
 from stages.core.files import HashCache, write_text
 from stages.data import dataset as datasets
+from stages.data import sources
 
 if TYPE_CHECKING:
     import logging
@@ -37,7 +38,7 @@ class EvalConfig(Section):
 class RefineConfig(Section):
     """Shared by the refinement's stages."""
 
-    seed: Literal["bas", "cam", "sum"] = Field("sum", description="Which maps IRN reads: bas, cam or sum; the same are scored.")
+    seed: str = Field("sum", description="Which of seed_infer.sources IRN reads; the same are scored.")
     power: float = Field(1.5, description="Exponent on the seeds before the walk.", gt=0)
 
 
@@ -56,7 +57,16 @@ def stage_module(name: str) -> ModuleType:
 
 def sections() -> dict[str, type[Section]]:
     """Every section of the configuration by name: the shared ones and one a stage."""
-    return SHARED | {name: stage_module(name).Config for name in PIPELINE}
+    return SHARED | {name: stage_module(name).Config for name in (*PIPELINE, *EXTRAS)}
+
+
+def plan(resolved: Mapping[str, Section], names: Sequence[str]) -> list[str]:
+    """The stages NAMES, and before each the extra ones that its settings call for."""
+    planned: list[str] = []
+    for name in names:
+        wanted = [need for need in contract.needs(stage_module(name), resolved[name]) if need in EXTRAS]
+        planned += [stage for stage in (*wanted, name) if stage not in planned]
+    return planned
 
 
 def resolve(name: str, assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> dict[str, Section]:
@@ -96,7 +106,20 @@ def build(values: Mapping[str, Any], known: Mapping[str, type[S]]) -> dict[str, 
     for key in values:
         if key not in known:
             raise configuration.unknown_key(key, key, list(known))
-    return {key: configuration.validate(section, values.get(key) or {}, key) for key, section in known.items()}
+    built = {key: configuration.validate(section, values.get(key) or {}, key) for key, section in known.items()}
+    _check_sources(vars(built["seed_infer"])["sources"], vars(built["refine"])["seed"])
+    return built
+
+
+def _check_sources(scored: Sequence[str], refined: str) -> None:
+    """Raise StageError on a source that cannot be read, and where IRN would read a seed that is not scored."""
+    sources.maps_of((*scored, refined))
+    if refined not in scored:
+        raise StageError(
+            f"Bad value for refine.seed: {refined}",
+            f"seed_infer.sources are {', '.join(scored)}, and the seed that is scored is the seed that IRN reads",
+            f'Name one of them, or --set seed_infer.sources="[{", ".join([*scored, refined])}]"',
+        )
 
 
 @dataclass(frozen=True)
@@ -203,7 +226,7 @@ class Run:
         values = {name: section.plain() for name, section in self.sections.items()}
         path, old = self.folder / "config.yaml", _saved_data(self.folder)
         reader, root = (key in old and old[key] != values["data"][key] for key in ("reader", "root"))
-        begun = any(contract.begun_with(self.folder / name) for name in PIPELINE)
+        begun = any(contract.begun_with(self.folder / name) for name in (*PIPELINE, *EXTRAS))
         if begun and (reader or (root and self._other_images())):
             raise StageError(
                 f"Run folder {self.folder} belongs to another dataset",
@@ -238,9 +261,9 @@ class Run:
         rows: list[Report] = []
         behind: dict[str, str] = {}
         still = _Still(self)
-        for name in PIPELINE:
+        for name in plan(self.sections, list(PIPELINE)):
             row = self._row(name, still)
-            waiting = next((need for need in stage_module(name).NEEDS if need in behind), None)
+            waiting = next((need for need in contract.needs(stage_module(name), self.sections[name]) if need in behind), None)
             if row.state == "done" and waiting is not None:
                 row = Report(name, "stale", f"its input {waiting} is {behind[waiting]}", row.metrics, row.seconds, row.outputs)
             if row.state != "done":
@@ -261,7 +284,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.save_config()
         log = open_log(self.folder, self.on_warning)
-        for name in names:
+        for name in plan(self.sections, names):
             before = self.report(name)
             if before.state == "done" and not force:
                 yield before, False
@@ -284,9 +307,8 @@ class Run:
         warnings = []
         if unlabelled:
             warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
-        for need in stage_module(name).NEEDS:
-            before = self.report(need)
-            if before.state == "stale":
+        for need in contract.needs(stage_module(name), self.sections[name]):
+            if need in (*PIPELINE, *EXTRAS) and (before := self.report(need)).state == "stale":
                 warnings.append(f"{name} reads {need}, which is stale: {before.why}")
         for warning in warnings:
             log.warning(warning)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from stages.core.errors import StageError
 
 FUSIONS = ("replace", "average")
-MADE_OF = {"sum": ("bas", "cam"), **{name: ("bas", "agnostic") for name in FUSIONS}}  # those that are not maps themselves
+MADE_OF = {"sum": ("bas", "cam"), **dict.fromkeys(FUSIONS, ("bas", "agnostic"))}  # those that are not maps themselves
 OWN = ("bas", "cam", "agnostic", "irn")  # maps that this run's networks make
 NAME = re.compile(r"[a-z][a-z0-9_-]*", re.IGNORECASE)
 TERM = re.compile(rf"(?:(\d+(?:\.\d+)?)\*)?({NAME.pattern})", re.IGNORECASE)

@@ -56,7 +56,11 @@ def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 def cover(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (C,h,w) whose grid is laid over the image itself, at its full SIZE (H,W) → (C,H,W) float32."""
-    return F.interpolate(maps[None].float(), size, mode="bilinear", align_corners=False)[0] if len(maps) else maps.new_zeros((0, *size))
+    return (
+        F.interpolate(maps[None].float(), size, mode="bilinear", align_corners=False)[0]
+        if len(maps)
+        else maps.new_zeros((0, *size))
+    )
 
 
 def cover_strided(maps: Tensor, size: tuple[int, int]) -> Tensor:
