@@ -68,14 +68,14 @@ class HashCache:
         self._known: dict[str, list[Any]] = read_json(path) or {}
         self._changed = False
 
-    def of(self, file: Path) -> str:
+    def of(self, file: Path | str) -> str:
         """The sha256 of FILE. Raises OSError when it cannot be read."""
-        status = file.stat()
         key = os.fspath(file)
+        status = os.stat(key)
         known = self._known.get(key)
         if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
             return known[2]
-        value = sha256(file)
+        value = sha256(Path(key))
         self._known[key] = [status.st_size, status.st_mtime_ns, value]
         self._changed = True
         return value

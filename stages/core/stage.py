@@ -7,6 +7,7 @@ stage; freshness is by content: configuration, input manifests, images and label
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -154,12 +155,13 @@ def state(folder: Path, wanted: Mapping[str, Any]) -> State:
 
 def _lost(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     """The outputs that are not there any more in the size that the manifest states."""
-    return (name for name, size in manifest["outputs"]["files"].items() if _size(folder / name) != size)
+    root = f"{folder}{os.sep}"
+    return (name for name, size in manifest["outputs"]["files"].items() if _size(root + name) != size)
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except OSError:
         return -1
 

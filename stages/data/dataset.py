@@ -44,11 +44,16 @@ class Config(Section):
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its id, file, and present classes (0-based)."""
+    """One image: its id, the path of its file, and present classes (0-based)."""
 
     id: str
-    image: Path
+    file: str  # text: to know that thousands of images are as they were, none needs a Path
     labels: tuple[int, ...]
+
+    @property
+    def image(self) -> Path:
+        """Its file."""
+        return Path(self.file)
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,9 @@ class Dataset:
     def _read(self, role: str) -> tuple[Sample, ...]:
         name = getattr(self.config, role)
         ids = voc.read_list(self.root, name)
-        images = voc.find_images(self.root, ids, name)
+        files = voc.find_images(self.root, ids, name)
         labels = self._labels[0] if role != "val" else {}
-        samples = tuple(Sample(i, image, labels.get(i, ())) for i, image in zip(ids, images, strict=True))
+        samples = tuple(Sample(i, file, labels.get(i, ())) for i, file in zip(ids, files, strict=True))
         if role == "val":
             return samples
         self._guard(role, name, ids)
@@ -138,10 +143,10 @@ class Dataset:
 
 def _hash(sample: Sample, hashes: HashCache) -> str:
     try:
-        return hashes.of(sample.image)
+        return hashes.of(sample.file)
     except OSError as error:
         raise StageError(
-            f"Cannot read image {sample.image}", error.strerror or "unreadable", "Replace the file or take it off the list"
+            f"Cannot read image {sample.file}", error.strerror or "unreadable", "Replace the file or take it off the list"
         ) from error
 
 

@@ -89,8 +89,8 @@ def read_list(root: Path, name: str) -> tuple[str, ...]:
     return ids
 
 
-def find_images(root: Path, ids: tuple[str, ...], listed_in: str) -> list[Path]:
-    """The image file of each id. Raises StageError that names the first absent one and counts the rest."""
+def find_images(root: Path, ids: tuple[str, ...], listed_in: str) -> list[str]:
+    """The path of each id's image. Raises StageError that names the first absent one and counts the rest."""
     folder = root / "JPEGImages"
     with os.scandir(folder) as entries:
         names = [entry.name.rpartition(".") for entry in entries]
@@ -102,7 +102,7 @@ def find_images(root: Path, ids: tuple[str, ...], listed_in: str) -> list[Path]:
             f"{len(absent)} of {len(ids)} are not in {folder}, first '{absent[0]}'",
             "Add the files or correct the list",
         )
-    return [folder / present[i] for i in ids]
+    return [f"{folder}{os.sep}{present[i]}" for i in ids]
 
 
 def mask_path(root: Path, image_id: str) -> Path | None:
