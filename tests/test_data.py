@@ -43,7 +43,7 @@ def test_ids_may_hold_dots(devkit):
     write_list(devkit, "dots", "a.b", "demo_00001")
     ids = voc.read_list(devkit, "dots")
     assert ids == ("a.b", "demo_00001")
-    assert [path.name for path in voc.find_images(devkit, ids, "dots")] == ["a.b.png", "demo_00001.png"]
+    assert [Path(file).name for file in voc.find_images(devkit, ids, "dots")] == ["a.b.png", "demo_00001.png"]
 
 
 def test_suffixes_in_capitals_are_found(devkit):
