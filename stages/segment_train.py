@@ -46,11 +46,14 @@ class Config(Section):
     loss: Literal["plain", "balanced"] = Field(
         "balanced", description="Cross-entropy: plain, or balanced (background and foreground averaged apart, then added)."
     )
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="sgd, or adamw, which needs fewer steps (momentum is then its first β)."
+    )
     lr: float = Field(2.5e-4, description="Learning rate of the trunk.", gt=0)
     head_weight_factor: float = Field(10.0, description="Factor on the learning rate of the head's weights.", gt=0)
     head_bias_factor: float = Field(20.0, description="Factor on the learning rate of the head's biases; they never decay.", gt=0)
-    momentum: float = Field(0.9, description="SGD momentum.", ge=0, lt=1)
-    weight_decay: float = Field(5e-4, description="SGD weight decay.", ge=0)
+    momentum: float = Field(0.9, description="Momentum.", ge=0, lt=1)
+    weight_decay: float = Field(5e-4, description="Weight decay.", ge=0)
     poly_power: float = Field(0.9, description="Power of the polynomial decay of the learning rate.", gt=0)
     lr_every: int = Field(10, description="Steps between changes of the learning rate.", ge=1)
     freeze_bn: bool = Field(True, description="Keep batch-norm as the initial weights have it; train it where they are random.")
@@ -150,6 +153,7 @@ def _settings(config: Config, ctx: Context) -> runner.Settings:
         accumulate=config.accumulate,
         crop_scales=config.crop_scales,
         rates=optim.Rates(
+            kind=config.optimizer,
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,

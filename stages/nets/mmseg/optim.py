@@ -1,11 +1,11 @@
-"""DeepLabV2's optimizer: SGD with three learning rates, accumulation and mixed precision."""
+"""DeepLabV2's optimizer: SGD (or AdamW) with three learning rates, accumulation and mixed precision."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -16,8 +16,9 @@ from stages.core.errors import StageError
 
 @dataclass(frozen=True)
 class Rates:
-    """SGD's settings; the head's weights and biases learn faster, and its biases do not decay."""
+    """The optimizer's settings; the head's weights and biases learn faster, and its biases do not decay."""
 
+    kind: Literal["sgd", "adamw"] = "sgd"
     lr: float = 2.5e-4
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -69,15 +70,23 @@ class Bf16OptimWrapper(OptimWrapper):
             yield
 
 
+def optimizer(model: nn.Module, rates: Rates) -> torch.optim.Optimizer:
+    """The optimizer over the groups; AdamW takes RATES' momentum as its first β."""
+    groups = parameter_groups(model, rates)
+    if rates.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=rates.lr, betas=(rates.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=rates.lr, momentum=rates.momentum)
+
+
 def wrap(model: nn.Module, rates: Rates, device: torch.device, precision: str, accumulate: int) -> OptimWrapper:
-    """SGD over the groups, in the wrapper of PRECISION: 32-true, bf16-mixed or 16-mixed (CUDA only)."""
-    sgd = torch.optim.SGD(parameter_groups(model, rates), lr=rates.lr, momentum=rates.momentum)
+    """The optimizer in the wrapper of PRECISION: 32-true, bf16-mixed or 16-mixed (CUDA only)."""
+    made = optimizer(model, rates)
     if precision == "bf16-mixed":
-        return Bf16OptimWrapper(device.type, optimizer=sgd, accumulative_counts=accumulate)
+        return Bf16OptimWrapper(device.type, optimizer=made, accumulative_counts=accumulate)
     if precision == "16-mixed" and device.type == "cuda":
-        return AmpOptimWrapper(dtype="float16", optimizer=sgd, accumulative_counts=accumulate)
+        return AmpOptimWrapper(dtype="float16", optimizer=made, accumulative_counts=accumulate)
     if precision == "32-true":
-        return OptimWrapper(optimizer=sgd, accumulative_counts=accumulate)
+        return OptimWrapper(optimizer=made, accumulative_counts=accumulate)
     raise StageError(
         f"Cannot train at precision {precision} on {device.type}",
         "not supported",
