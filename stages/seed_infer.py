@@ -43,6 +43,9 @@ class Config(Section):
     judge_scale: float = Field(
         1.0, description="Image scale at which the network judges thresholds; that of training fits.", gt=0
     )
+    temperature: float = Field(
+        0.0, description="0: the threshold of the lowest score; above, thresholds averaged by exp(-score / temperature).", ge=0
+    )
     search: Literal["score", "train", "none"] = Field(
         "score", description="Images whose thresholds are searched: score (the scored list), train (all) or none."
     )
@@ -165,7 +168,7 @@ def _thresholds(net: BasNet, image: Array, seed: Seed, config: Config, ctx: Cont
     maps = torch.cat([seedfile.full_maps(seed, source, ctx.runtime.device) for source in config.sources])
     classes = torch.from_numpy(seed.classes).to(ctx.runtime.device).repeat(len(config.sources))
     at_once = ctx.runtime.masks_at_once
-    found = thresholds.search(maps, classes, config.thresholds, judge.size, judge.logits, judge, at_once)
+    found = thresholds.search(maps, classes, config.thresholds, judge.size, judge.logits, judge, at_once, config.temperature)
     values = np.array([config.fixed if value is None else value for value in found], dtype=np.float32)
     return dict(zip(config.sources, values.reshape(len(config.sources), -1), strict=True))
 

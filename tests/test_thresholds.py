@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as nnf
@@ -103,3 +105,13 @@ def test_nothing_is_judged_where_the_network_sees_no_object():
 
 def test_an_image_without_maps_has_no_thresholds():
     assert search(Judge(torch.ones(2, 2)), torch.zeros(0, 4, 4), classes=()) == []
+
+
+def test_with_a_temperature_scores_that_hardly_differ_are_averaged():
+    assert thresholds.pick(torch.tensor([1.0, 0.5, 0.5, 0.9])) == 0.625  # the later of two equal ones
+    flat = thresholds.pick(torch.full((4,), 0.7), temperature=0.1)
+    assert flat == pytest.approx(0.5)
+    assert thresholds.pick(torch.tensor([1.0, 0.2, 1.0, 1.0]), temperature=0.01) == pytest.approx(0.375)
+    weight = math.exp(-1)
+    wanted = (0.125 + weight * 0.375) / (1 + weight)
+    assert thresholds.pick(torch.tensor([0.2, 0.3, torch.inf, torch.inf]), temperature=0.1) == pytest.approx(wanted)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stages.formulas.bas import background_activation_suppression
 
+NEGLIGIBLE = 7.0  # temperatures above the lowest score, at which a threshold weighs a thousandth
 Judge = Callable[[Tensor], Tensor]  # masks (J,1,h,w) → logits (J,C) of the features times (1 - mask)
 
 
@@ -34,18 +35,18 @@ def masks_at(maps: Tensor, thresholds: Tensor, size: tuple[int, int]) -> Tensor:
     return small > thresholds.to(small.device)[:, None, None]
 
 
-def scores(masks: Tensor, classes: Tensor, logits: Tensor, judge: Judge, at_once: int) -> Tensor:
+def scores(masks: Tensor, classes: Tensor, logits: Tensor, judge: Judge, at_once: int, margin: float = 0.0) -> Tensor:
     """L_bas + L_ac (M,K) of binary masks (M,K,h,w); infinite where the area alone rules a mask out.
 
     classes (M,): whose activation counts for each map; logits (C,): S of the unmasked features; AT_ONCE: masks a call of
-    JUDGE. They are judged from the smallest up, so that the best score so far spares the largest.
+    JUDGE. They are judged from the smallest up, so that the best score so far, and MARGIN, spare the largest.
     """
     distinct, place, area = _distinct(masks)
     background = logits.new_zeros(len(distinct), len(logits))
     judged = torch.zeros(len(distinct), dtype=torch.bool, device=masks.device)
     values = torch.full_like(area, torch.inf)
     while True:
-        wanted = ~judged[place] & (area <= values.amin(1, keepdim=True))
+        wanted = ~judged[place] & (area <= values.amin(1, keepdim=True) + margin)
         if not wanted.any():
             return values
         rows = place[wanted].unique()[:at_once]
@@ -64,21 +65,40 @@ def _distinct(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def search(
-    maps: Tensor, classes: Tensor, count: int, size: tuple[int, int], logits: Tensor, judge: Judge, at_once: int
+    maps: Tensor,
+    classes: Tensor,
+    count: int,
+    size: tuple[int, int],
+    logits: Tensor,
+    judge: Judge,
+    at_once: int,
+    temperature: float = 0.0,
 ) -> list[float | None]:
     """The threshold of the lowest score of each normalised map (M,H,W), None where S ≤ 0 and nothing can be judged.
 
-    classes (M,) ids, logits (C,), JUDGE and AT_ONCE as in `scores`; COUNT thresholds on the feature grid SIZE. Of equal
-    scores the middle one is taken: a run of thresholds gives the same mask.
+    classes (M,) ids, logits (C,), JUDGE and AT_ONCE as in `scores`; COUNT thresholds on the feature grid SIZE; for
+    TEMPERATURE see `pick`.
     """
     found: list[float | None] = [None] * len(maps)
     judgeable = torch.nonzero(logits[classes] > 0)[:, 0]
     if not len(judgeable):
         return found
-    thresholds = grid(count)
-    masks = masks_at(maps[judgeable], thresholds, size)
-    values = scores(masks, classes[judgeable], logits, judge, at_once).cpu()
+    masks = masks_at(maps[judgeable], grid(count), size)
+    values = scores(masks, classes[judgeable], logits, judge, at_once, NEGLIGIBLE * temperature).cpu()
     for index, row in zip(judgeable.tolist(), values, strict=True):
-        best = torch.nonzero(row == row.min())[:, 0]
-        found[index] = float(thresholds[best[len(best) // 2]])
+        found[index] = pick(row, temperature)
     return found
+
+
+def pick(values: Tensor, temperature: float = 0.0) -> float:
+    """The threshold that the scores (K,) of the grid's masks speak for.
+
+    The paper's: that of the lowest score; of equal ones the middle, as a run of thresholds gives the same mask. With a
+    TEMPERATURE (ours) the mean of all thresholds, each weighted by exp(-score / temperature): where the scores differ by
+    little, they do not tell the masks apart, and the lowest one is chance.
+    """
+    thresholds = grid(len(values))
+    if temperature > 0:
+        return float((torch.softmax(-values / temperature, 0) * thresholds).sum())
+    best = torch.nonzero(values == values.min())[:, 0]
+    return float(thresholds[best[len(best) // 2]])
