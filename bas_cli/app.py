@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import pipeline, results
+from bas_cli.commands import analyse, pipeline, results
 from stages import __version__
 
 HELP = """Background activation suppression: from image-level labels to a segmentation network.
@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=M
 seed = typer.Typer(no_args_is_help=True, help="The BAS seed network and its localization maps.")
 refine = typer.Typer(no_args_is_help=True, help="From seeds to pseudo masks with IRN.")
 segment = typer.Typer(no_args_is_help=True, help="The segmentation network.")
+looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond its scores.")
 
 app.command("run")(pipeline.run)
 app.command("status")(results.status)
@@ -32,6 +33,9 @@ refine.command("irn")(pipeline.of_stages("irn_labels", "irn_train", "irn_masks")
 app.add_typer(segment, name="segment")
 segment.command("train")(pipeline.of_stages("segment_train"))
 segment.command("predict")(pipeline.of_stages("segment_predict"))
+app.add_typer(looks, name="analyse")
+looks.command("size")(analyse.size)
+looks.command("activation")(analyse.activation)
 
 
 @app.callback(invoke_without_command=True)

@@ -105,35 +105,40 @@ def show(tables: Iterator[Table]) -> None:
         out.print()
 
 
-def metric_tables(stages: Mapping[str, Mapping[str, float]], classes: Mapping[str, Mapping[str, float]]) -> Iterator[Table]:
-    """Numbers of every stage, then IoU by class, one column a key."""
+def table(title: str, *columns: str, words: int = 1) -> Table:
+    """An empty table of ours: the first WORDS columns hold words, the others numbers."""
     from rich.table import Table
 
-    table = Table(title="metrics (IoU in percent)", box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.add_column("stage")
-    table.add_column("key")
-    table.add_column("value", justify="right")
+    made = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index < words else "right")
+    return made
+
+
+def cell(value: float | None) -> str:
+    """A number of a table in one digit after the point; a dash for none."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def metric_tables(stages: Mapping[str, Mapping[str, float]], classes: Mapping[str, Mapping[str, float]]) -> Iterator[Table]:
+    """Numbers of every stage, then IoU by class, one column a key."""
+    shown = table("metrics (IoU in percent)", "stage", "key", "value", words=2)
     for stage, metrics in stages.items():
         for key, value in metrics.items():
-            table.add_row(stage, key, f"{value:.2f}")
-    yield table
+            shown.add_row(stage, key, f"{value:.2f}")
+    yield shown
     yield from _class_tables(classes)
 
 
 def _class_tables(classes: Mapping[str, Mapping[str, float]], columns: int = 6) -> Iterator[Table]:
-    from rich.table import Table
-
     keys = list(classes)
-    names = list(dict.fromkeys(name for table in classes.values() for name in table))
+    names = list(dict.fromkeys(name for row in classes.values() for name in row))
     for start in range(0, len(keys), columns):
         part = keys[start : start + columns]
-        table = Table(title="IoU by class", box=None, pad_edge=False, header_style="bold", title_justify="left")
-        table.add_column("class")
-        for key in part:
-            table.add_column(key.removesuffix("/mIoU").replace("/", "\n"), justify="right")
+        shown = table("IoU by class", "class", *(key.removesuffix("/mIoU").replace("/", "\n") for key in part))
         for name in names:
-            table.add_row(name, *(f"{classes[key][name]:.1f}" if name in classes[key] else "–" for key in part))
-        yield table
+            shown.add_row(name, *(cell(classes[key].get(name)) for key in part))
+        yield shown
 
 
 class Quiet:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,9 +11,14 @@ from bas_cli import console, options
 from bas_cli.options import Request
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from stages.actions.run import Run
 
+Curves = Annotated[bool, typer.Option("--curves", help="The whole threshold curves, and precision and recall by class.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Score the outputs again instead of reading the manifests.")]
+
+SHOWN = tuple(step / 20 for step in range(1, 20))  # thresholds that have a row; the file has them all
 
 
 def status(run: options.RunDir = None, as_json: options.Json = False) -> None:
@@ -31,15 +36,57 @@ def show_status(run: Run, names: Sequence[str] | None, as_json: bool) -> None:
 
 
 def evaluate(
-    run: options.RunDir = None, recompute: Recompute = False, as_json: options.Json = False, quiet: options.Quiet = False
+    run: options.RunDir = None,
+    recompute: Recompute = False,
+    curves: Curves = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """The numbers of every finished stage, in percent."""
-    from stages.actions.evaluate import collect
+    from stages.actions.evaluate import collect, details
 
-    found = collect(options.open_run(Request(run=run)), recompute, console.reporter(quiet))
+    opened = options.open_run(Request(run=run))
+    found = collect(opened, recompute, console.reporter(quiet))
+    if curves:
+        _show_curves(details(opened), as_json)
+        return
     if as_json:
         console.document({"stages": found.metrics, "classes": found.classes})
         return
     if not found.metrics:
         console.note("no stage of this run has finished yet: `bas status` says how far it is")
     console.show(console.metric_tables(found.metrics, found.classes))
+
+
+def _show_curves(details: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        console.document(details)
+    else:
+        console.show(_detail_tables(details))
+
+
+def _detail_tables(details: Mapping[str, Any]) -> Iterator[Table]:
+    """For every source of every stage its means by threshold, and precision and recall by class; `bas eval` has the IoU."""
+    for detail in details.values():
+        for source, values in detail["sources"].items():
+            yield _curve_table(f"{detail['split']}/{source} by global threshold (percent)", values["curve"])
+            yield _class_table(f"{detail['split']}/{source} by class (percent)", values["kinds"])
+
+
+def _curve_table(title: str, curve: Mapping[str, Sequence[float | None]]) -> Table:
+    names = [name for name in curve if name != "threshold"]
+    shown = console.table(title, "threshold", *names)
+    for index, threshold in enumerate(curve["threshold"]):
+        if threshold in SHOWN:
+            shown.add_row(f"{threshold:.2f}", *(console.cell(curve[name][index]) for name in names))
+    return shown
+
+
+def _class_table(title: str, kinds: Mapping[str, Any]) -> Table:
+    columns = [(kind, name) for kind in kinds for name in ("precision", "recall")]
+    headings = (f"{kind}\n{name}".replace("-", "-\n") for kind, name in columns)  # narrow enough for 80 characters
+    shown = console.table(title, "class", *headings)
+    for label in next(iter(kinds.values()))["classes"]:
+        rows = [(kinds[kind]["classes"].get(label) or {}).get(name) for kind, name in columns]
+        shown.add_row(label, *map(console.cell, rows))
+    return shown

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from stages import PIPELINE
 from stages.actions.run import Run, plan
 from stages.core import stage as contract
+from stages.core.errors import StageError
+from stages.core.files import read_json
 
 
 @dataclass
@@ -31,4 +34,23 @@ def collect(run: Run, recompute: bool, reporter: contract.Reporter) -> Collected
             metrics, classes = (again.metrics, again.classes) if again is not None else (metrics, classes)
         found.metrics[name] = metrics
         found.classes |= classes
+    return found
+
+
+def details(run: Run) -> dict[str, dict[str, Any]]:
+    """What scoring kept of every finished stage beside its means (`stages.data.scoring.MapScores.detail`), by stage.
+
+    Raises StageError when there is nothing.
+    """
+    from stages.data.scoring import DETAILS
+
+    finished = [name for name in PIPELINE if contract.read_manifest(run.folder / name) is not None]
+    found = {name: read_json(run.folder / name / DETAILS) for name in finished}
+    found = {name: detail for name, detail in found.items() if detail is not None}
+    if not found:
+        raise StageError(
+            f"No scores of seeds or masks in {run.folder}",
+            f"none of its {len(finished)} finished stages has a {DETAILS}",
+            "Run `bas seed infer` on images with true masks, or score a finished run again with `bas eval --recompute`",
+        )
     return found
