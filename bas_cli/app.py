@@ -21,7 +21,7 @@ refine = typer.Typer(no_args_is_help=True, help="From seeds to pseudo masks with
 segment = typer.Typer(no_args_is_help=True, help="The segmentation network.")
 looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond its scores.")
 
-app.command("run")(pipeline.run)
+app.command("run", help=pipeline.RUN)(pipeline.run)
 app.command("status")(results.status)
 app.command("eval")(results.evaluate)
 app.add_typer(seed, name="seed")

@@ -16,6 +16,7 @@ import torch
 from conftest import CODE, Command, call, fork, settings, wait, wait_for
 from PIL import Image
 
+import configs
 from stages import PIPELINE, __version__
 from stages.nets import backbones
 
@@ -54,6 +55,8 @@ def test_help_lists_the_commands(bas: Command):
     assert "\x1b" not in shown.out
     for words in (("run",), ("seed", "train"), ("refine", "irn"), ("segment", "predict"), ("eval",), ("status",)):
         assert bas(*words, "--help").code == 0
+    words = bas("run", "--help").out.replace(",", " ").replace(".", " ").split()
+    assert {*PIPELINE, *configs.names()} <= set(words)
     assert bas("--version").out == f"{__version__}\n"
 
 
@@ -170,7 +173,9 @@ def test_bad_usage(bas: Command):
     fault = bas("run", "--colour").error
     assert fault.startswith("No such option") and "--colour" in fault and fault.endswith("See `bas run --help`.")
     assert bas("seeds").error.startswith("No such command 'seeds'. Did you mean 'seed'?")
-    assert bas("run", "demo", "--from", "masks").error.startswith("Unknown stage 'masks'")
+    fault = "Unknown stage '{}': none of the pipeline. Did you mean '{}'? Stages: seed_train, "
+    assert bas("run", "demo", "--from", "masks").error.startswith(fault.format("masks", "irn_masks"))
+    assert bas("run", "demo", "--until", "seed_infr").error.startswith(fault.format("seed_infr", "seed_infer"))
     assert "lies after" in bas("run", "demo", "--from", "irn_masks", "--until", "irn_labels").error
     assert bas("run", "dmo").error.startswith(
         "Unknown dataset 'dmo': neither a shipped configuration nor a YAML file. Did you mean 'demo'?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,13 +18,18 @@ if TYPE_CHECKING:
     from stages.actions.run import Run
 
 FIRST, *_, LAST = PIPELINE
+RUN = f"""Run every stage in order; what is fresh is kept.
+
+DATASET is demo (generated), voc, voc_coco_init or voc_small (photographs, with --data DIR), or a YAML file; left out: that of the run.
+
+Stages: {", ".join(PIPELINE)}."""
 First = Annotated[str, typer.Option("--from", help="First stage.")]
 Until = Annotated[str, typer.Option("--until", help="Last stage.")]
 
 
 @options.shared
 def run(request: Request, manner: Manner, first: First = FIRST, until: Until = LAST) -> None:
-    """Run every stage in order; what is fresh is kept."""
+    """Run the stages FIRST to UNTIL."""
     perform(request, manner, between(first, until))
 
 
@@ -43,7 +49,10 @@ def between(first: str, until: str) -> list[str]:
     names = list(PIPELINE)
     for name in (first, until):
         if name not in PIPELINE:
-            raise StageError(f"Unknown stage '{name}'", "no such stage in the pipeline", f"Stages: {', '.join(names)}")
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+            raise StageError(
+                f"Unknown stage '{name}'", "none of the pipeline", f"Did you mean '{near}'? Stages: {', '.join(names)}"
+            )
     chosen = names[names.index(first) : names.index(until) + 1]
     if not chosen:
         raise StageError(f"--from {first} lies after --until {until}", "no stage is left to run", "Swap the two")
