@@ -42,6 +42,12 @@ def note(message: str) -> None:
     sys.stderr.write(" ".join(message.splitlines()) + "\n")
 
 
+def stage_note(message: str) -> None:
+    """A line of progress `stage: words`, the stages in a column."""
+    stage, _, words = message.partition(": ")
+    note(f"{stage:<16} {words}")
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 

@@ -157,6 +157,17 @@ def test_a_second_call_changes_nothing(bas: Command, run: Path):
     assert stamps(run)[str(run / "seed_train/network.safetensors")] > before[str(run / "seed_train/network.safetensors")]
 
 
+def test_a_stage_behind_stale_inputs_is_kept_or_made_with_a_word(bas: Command, run: Path):
+    """seed_infer is up to date with the seed network that is there, but that one is not what its settings ask for."""
+    assert bas("seed", "infer", "--run", str(run), "-q").code == 0
+    changed = ("--run", str(run), "--set", "seed_train.lr=0.1")
+    stale = "stale: seed_train.lr: 0.005 → 0.1"
+    kept = bas("seed", "infer", *changed)
+    assert kept.code == 0 and "kept, but stale: its input seed_train is stale. `bas run` makes both anew" in kept.err
+    made = bas("run", "--from", "seed_infer", "--until", "seed_infer", *changed, "--set", "seed_infer.thresholds=5")
+    assert made.code == 0 and f"warning: seed_infer reads seed_train, which is {stale}. `bas run` makes both anew" in made.err
+
+
 def test_a_dry_run_does_nothing(bas: Command, config: Path, tmp_path: Path):
     for dataset in (str(config), "demo"):
         shown = bas("run", dataset, "--dry-run")

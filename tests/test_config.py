@@ -13,6 +13,7 @@ from stages.actions import run as runs
 from stages.core import config
 from stages.core.config import Field, Section, validate
 from stages.core.errors import StageError
+from stages.core.log import ALOUD, open_log
 
 
 class Inner(Section):
@@ -193,12 +194,14 @@ def test_the_trunks_are_those_that_are_built():
 
 def test_what_the_log_warns_of_is_told(tmp_path):
     heard: list[str] = []
-    runs.open_log(tmp_path, heard.append).warning("old")
-    log = runs.open_log(tmp_path, heard.append)
+    noted: list[str] = []
+    open_log(tmp_path, heard.append).warning("old")
+    log = open_log(tmp_path, heard.append, noted.append)
     log.warning("no pixel of %s", "fox")
     log.error("a fault")
     log.info("a step")
-    assert heard == ["old", "no pixel of fox"]
+    log.info("%s: starts", "seed_train", extra=ALOUD)
+    assert heard == ["old", "no pixel of fox"] and noted == ["seed_train: starts"]
     assert "no pixel of fox" in next((tmp_path / "logs").iterdir()).read_text()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from stages.core import sharding, stage
+from stages.core import clock, sharding, stage
 from stages.core.config import Field, Section
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest, read_json, write_atomic, write_json
@@ -188,7 +190,14 @@ def test_an_interrupted_stage_goes_on_at_the_first_missing_output(case: Case):
     case.stop_at = None
     case.execute()
     assert case.worked == ["b.txt", "c.txt"]
-    assert sorted(path.name for path in case.out.iterdir()) == ["a.txt", "b.txt", "c.txt", "manifest.json", "started.json"]
+    assert sorted(path.name for path in case.out.iterdir()) == [
+        "a.txt",
+        "b.txt",
+        "c.txt",
+        "calls.json",
+        "manifest.json",
+        "started.json",
+    ]
 
 
 def test_partial_outputs_of_other_settings_are_not_continued(case: Case):
@@ -283,3 +292,17 @@ def test_the_contract_needs_no_torch():
 
     code = "import sys, stages.core.stage, stages.actions.run; print('torch' in sys.modules, 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
+
+
+def test_the_seconds_of_all_calls(tmp_path: Path):
+    """A call of 10 s that ended, one that was killed 20 s after its start, and a third of no time."""
+    now = time.time()
+    clock.start(tmp_path)
+    (tmp_path / clock.FILE).write_text(json.dumps({"seconds": 0.0, "calls": 1, "since": now - 100}))
+    assert clock.stop(tmp_path) == {"seconds": pytest.approx(100, abs=2), "calls": 1}
+    (tmp_path / clock.FILE).write_text(json.dumps({"seconds": 10.0, "calls": 2, "since": now - 50}))
+    (tmp_path / "output").write_text("made before the kill")
+    for path in tmp_path.iterdir():
+        os.utime(path, (now - 30, now - 30))
+    clock.start(tmp_path)
+    assert clock.stop(tmp_path) == {"seconds": pytest.approx(30, abs=2), "calls": 3}

@@ -145,10 +145,16 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path, bas: Command,
     assert (status["state"], status["why"]) == ("partial", "interrupted; run again to go on")
     again = bas("seed", "train", str(config), "--run", "killed", *long)
     assert again.code == 0, again.err
-    assert f"goes on at step {kept}" in "".join(path.read_text() for path in (tmp_path / "killed/logs").iterdir())
+    begins = [line for line in again.err.splitlines() if line.startswith("seed_train ")]
+    assert begins[:2] == [
+        "seed_train       starts again after an interruption",
+        f"seed_train       goes on at {kept} of 60 (training)",
+    ]
+    assert f"goes on at {kept} of 60" in "".join(path.read_text() for path in (tmp_path / "killed/logs").iterdir())
     whole, killed = (json.loads((tmp_path / name / "seed_train/manifest.json").read_text()) for name in ("whole", "killed"))
     networks = [(tmp_path / name / "seed_train/network.safetensors").read_bytes() for name in ("whole", "killed")]
     assert networks[0] == networks[1]
+    assert (whole["calls"], killed["calls"]) == (1, 2) and killed["seconds"] > 0
     assert whole["digest"] == killed["digest"] and whole["metrics"] == killed["metrics"]
     assert set(whole["metrics"]) == {f"train/loss/{name}" for name in ("mcls", "frg", "ac", "bas", "total")}
 

@@ -15,12 +15,12 @@ from stages import EXTRAS, PIPELINE
 from stages.core.errors import StageError
 
 if TYPE_CHECKING:
-    from stages.actions.run import Run
+    from stages.actions.run import Report, Run
 
 FIRST, *_, LAST = PIPELINE
 RUN = f"""Run every stage in order; what is fresh is kept.
 
-DATASET is demo (generated), voc, voc_coco_init or voc_small (photographs, with --data DIR), or a YAML file; left out: that of the run.
+DATASET is demo (generated), voc, voc_coco_init or voc_small (with --data DIR), or a YAML file; left out: that of the run.
 
 Stages: {", ".join(PIPELINE)}."""
 First = Annotated[str, typer.Option("--from", help="First stage.")]
@@ -71,13 +71,19 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
     options.remember(run.folder)
     if not manner.quiet:
         console.note(f"run folder {run.folder}")
+        run.on_note = console.stage_note
     run.on_warning = console.warn
     for report, ran in run.execute(names, run.reporter, manner.force):
         if not manner.quiet:
-            took = f"done in {report.seconds:.1f} s" if ran and report.seconds is not None else "fresh, kept"
-            console.note(f"{report.name:<16} {took}   {console.headline(report.metrics)}")
+            console.stage_note(f"{report.name}: {_finished(report, ran)}   {console.headline(report.metrics)}")
     if manner.as_json:
         show_status(run, None, manner.as_json)
+
+
+def _finished(report: Report, ran: bool) -> str:
+    if ran:
+        return f"done in {report.seconds:.1f} s"
+    return "fresh, kept" if report.state == "done" else f"kept, but stale: {report.why}. `bas run` makes both anew"
 
 
 def show_plan(run: Run, names: Sequence[str], manner: Manner) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from stages.core import stage as contract
 from stages.core.config import Field, S, Section
 from stages.core.errors import StageError
 from stages.core.files import HashCache, write_text
+from stages.core.log import Tell, open_log
 from stages.data import dataset as datasets
 from stages.data import sources
 
@@ -167,7 +167,8 @@ class Run:
         self.runtime = runtimes.Runtime(self._section("runtime", runtimes.Config))
         self._dataset: datasets.Dataset | None = None
         self._hashes = HashCache(folder / "hashes.json")
-        self.on_warning: Callable[[str], object] = lambda message: None
+        self.on_warning: Tell = lambda message: None
+        self.on_note: Tell = lambda message: None
         self.reporter: contract.Reporter | None = None  # shows the generation of the demo
 
     def _section(self, name: str, kind: type[S]) -> S:
@@ -280,36 +281,43 @@ class Run:
             return Report(name, "stale", f"{fault.what}: {fault.why}", {}, None, 0)
 
     def execute(self, names: Sequence[str], reporter: contract.Reporter, force: bool = False) -> Iterator[tuple[Report, bool]]:
-        """Run the stages NAMES in order; yields each one's report and whether it was run now."""
+        """Run the stages NAMES in order; yields each one's report and whether it was run now.
+
+        What is stale before the first of NAMES stays so: the log warns of it, and a stage that is kept in spite of it is
+        reported as stale.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.save_config()
-        log = open_log(self.folder, self.on_warning)
+        log = open_log(self.folder, self.on_warning, self.on_note)
+        rows = self._rows()
         for name in plan(self.sections, names):
             before = self.report(name)
             if before.state == "done" and not force:
-                yield before, False
+                yield rows.get(name, before), False
                 continue
-            self._warn(name, log)
+            self._warn(name, rows, log)
             log.info(self.runtime.describe())
             contract.execute(
                 stage_module(name), self.sections[name], self._context(name, reporter, log), self.wanted(name), force
             )
-            self._hashes.save()
+            rows = self._rows()
             yield self.report(name), True
-        self._hashes.save()
+
+    def _rows(self) -> dict[str, Report]:
+        return {row.name: row for row in self.reports()}
 
     def _context(self, name: str, reporter: contract.Reporter, log: logging.Logger) -> contract.Context:
         shared = {key: self.sections[key] for key in SHARED}
         return contract.Context(self.folder, name, self.dataset, shared, self.runtime, reporter, log)
 
-    def _warn(self, name: str, log: logging.Logger) -> None:
+    def _warn(self, name: str, rows: Mapping[str, Report], log: logging.Logger) -> None:
         unlabelled = self.dataset.unlabelled
         warnings = []
         if unlabelled:
             warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
         for need in contract.needs(stage_module(name), self.sections[name]):
-            if need in (*PIPELINE, *EXTRAS) and (before := self.report(need)).state == "stale":
-                warnings.append(f"{name} reads {need}, which is stale: {before.why}")
+            if need in rows and rows[need].state == "stale":
+                warnings.append(f"{name} reads {need}, which is stale: {rows[need].why}. `bas run` makes both anew")
         for warning in warnings:
             log.warning(warning)
 
@@ -319,31 +327,3 @@ class Run:
         if not hasattr(stage, "score"):
             return None
         return stage.score(self.sections[name], self._context(name, reporter, open_log(self.folder)))
-
-
-def open_log(folder: Path, on_warning: Callable[[str], object] = lambda message: None) -> logging.Logger:
-    """The run's logger: one file a call under logs/. What it warns of goes to ON_WARNING too."""
-    import logging
-
-    logging.raiseExceptions = False  # a log on a full disk stays silent: the stage's own files tell of it
-    log = logging.getLogger("bas")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-
-    class Aloud(logging.Handler):
-        """Warnings alone: an error has its own way to the user."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno == logging.WARNING:
-                on_warning(record.getMessage())
-
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
-    path = folder / "logs" / time.strftime("%Y%m%d-%H%M%S.log")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.addHandler(Aloud())
-    return log

@@ -66,6 +66,8 @@ class Runtime:
     @cached_property
     def fabric(self) -> Fabric:
         """Lightning Fabric on the decided device, in one process. Raises StageError under a launcher of several."""
+        import logging
+
         import torch
         from lightning_fabric import Fabric
 
@@ -73,6 +75,7 @@ class Runtime:
             raise StageError("Cannot run in several processes", "WORLD_SIZE is above 1", "Start bas without torchrun, on one GPU")
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would repeat what the log says of precision
         precision: Any = self.precision
         fabric = Fabric(accelerator="cuda" if self.device.type == "cuda" else "cpu", devices=1, precision=precision)
         fabric.launch()

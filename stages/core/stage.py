@@ -8,7 +8,6 @@ stage; freshness is by content: configuration, input manifests, images and label
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,9 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stages.core import clock
 from stages.core.config import Section
 from stages.core.errors import StageError
 from stages.core.files import TEMPORARY, HashCache, digest, read_json, sha256, write_json
+from stages.core.log import ALOUD
 from stages.core.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -74,8 +75,14 @@ class Context:
         """The folder of an earlier stage."""
         return self.run_dir / stage
 
+    def say(self, words: str) -> None:
+        """A line for the log and for those who watch."""
+        self.log.info("%s: %s", self.name, words, extra=ALOUD)
+
     def track(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Meter]:
         """Show progress over TOTAL items of which DONE are there already."""
+        if 0 < done < total:
+            self.say(f"goes on at {done} of {total} ({label})")
         return self.reporter.track(label, total, done)
 
 
@@ -202,16 +209,27 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
     require_inputs(stage, config, ctx.run_dir)
     current = state(ctx.out, wanted)
     _clear(ctx.out, wanted, force)
-    ctx.log.info("%s: starts (%s%s)", ctx.name, current.state, f", {current.why}" if current.why else "")
+    ctx.say(_beginning(current, force))
     write_json(ctx.out / STARTED, wanted)
-    began = time.monotonic()
+    clock.start(ctx.out)
     ctx.runtime.reset_peak()
-    outputs = stage.run(config, ctx)
-    seconds = {"seconds": round(time.monotonic() - began, 2), "resumed": current.state == "partial" and not force}
-    manifest = _manifest(ctx, wanted, outputs, seconds)
+    try:
+        outputs = stage.run(config, ctx)
+    finally:
+        spent = clock.stop(ctx.out)
+    manifest = _manifest(ctx, wanted, outputs, spent)
     write_json(ctx.out / MANIFEST, manifest)
-    ctx.log.info("%s: done in %.1f s", ctx.name, manifest["seconds"])
+    ctx.log.info("%s: done in %.1f s, calls: %d", ctx.name, spent["seconds"], spent["calls"])
     return manifest
+
+
+def _beginning(before: State, force: bool) -> str:
+    """How a stage begins, in words."""
+    if before.state == "missing":
+        return "starts"
+    if force:
+        return "starts anew, as asked"
+    return "starts again after an interruption" if before.state == "partial" else f"starts again: {before.why}"
 
 
 def _clear(folder: Path, wanted: Mapping[str, Any], force: bool) -> None:
@@ -227,7 +245,7 @@ def _clear(folder: Path, wanted: Mapping[str, Any], force: bool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, seconds: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, spent: Mapping[str, float]) -> dict[str, Any]:
     files = {str(f): ctx.out / f for f in sorted(Path(f) for f in outputs.files)}
     content = {name: sha256(path) for name, path in files.items()}
     return {
@@ -235,7 +253,7 @@ def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, seconds: M
         "fingerprint": wanted,
         "digest": digest({"fingerprint": wanted, "content": content}),
         "outputs": {"count": len(files), "files": {name: path.stat().st_size for name, path in files.items()}},
-        **seconds,  # of the last call alone where the stage was resumed
+        **spent,  # seconds of all calls, and their number
         **ctx.runtime.facts(),
         "metrics": dict(outputs.metrics),
         "classes": {key: dict(table) for key, table in outputs.classes.items()},

@@ -213,7 +213,6 @@ def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> i
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
     ctx.runtime.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
-    ctx.log.info("%s: goes on at step %d", ctx.name, state["step"])
     return state["step"]
 
 
