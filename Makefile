@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 DATASET ?= demo
 DATA ?=
+IDS ?=
 BIN := .venv/bin
 
 
@@ -23,6 +24,9 @@ all: setup ## set up and run the pipeline: `make all`, or `make all DATASET=voc 
 
 test: setup ## set up and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+bench: setup ## speed against plain references, one JSON line each: `make bench`, or `make bench IDS="rw_small crf_pair"`
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(IDS)
 
 check: setup ## ruff, types, import layers, wheel contents
 	$(BIN)/ruff check .

@@ -257,11 +257,11 @@ class Run:
         count = manifest.get("outputs", {}).get("count", 0)
         return Report(name, now.state, now.why, manifest.get("metrics", {}), manifest.get("seconds"), count)
 
-    def reports(self) -> list[Report]:
+    def reports(self, still: _Still | None = None) -> list[Report]:
         """The state of every stage; one whose input is stale or missing is at best stale itself."""
         rows: list[Report] = []
         behind: dict[str, str] = {}
-        still = _Still(self)
+        still = still or _Still(self)
         for name in plan(self.sections, list(PIPELINE)):
             row = self._row(name, still)
             waiting = next((need for need in contract.needs(stage_module(name), self.sections[name]) if need in behind), None)
@@ -289,9 +289,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.save_config()
         log = open_log(self.folder, self.on_warning, self.on_note)
-        rows = self._rows()
+        still = _Still(self)
+        rows = self._rows(still)
         for name in plan(self.sections, names):
-            before = self.report(name)
+            kept = rows.get(name)
+            before = kept if kept is not None and kept.state == "done" else self.report(name, still)
             if before.state == "done" and not force:
                 yield rows.get(name, before), False
                 continue
@@ -300,11 +302,12 @@ class Run:
             contract.execute(
                 stage_module(name), self.sections[name], self._context(name, reporter, log), self.wanted(name), force
             )
-            rows = self._rows()
-            yield self.report(name), True
+            still = _Still(self)  # images may have changed while the stage ran
+            rows = self._rows(still)
+            yield self.report(name, still), True
 
-    def _rows(self) -> dict[str, Report]:
-        return {row.name: row for row in self.reports()}
+    def _rows(self, still: _Still) -> dict[str, Report]:
+        return {row.name: row for row in self.reports(still)}
 
     def _context(self, name: str, reporter: contract.Reporter, log: logging.Logger) -> contract.Context:
         shared = {key: self.sections[key] for key in SHARED}

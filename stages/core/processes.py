@@ -34,12 +34,12 @@ def each(
     todo = pending(items, target)[fabric.global_rank :: fabric.world_size]
     workers = min(ctx.runtime.workers, len(todo))
     with ctx.track(label, len(items), len(items) - len(todo)) as meter:
-        for _ in _in_pool(todo, work, workers, preload) if workers > 1 else map(work, todo):
+        for _ in in_pool(todo, work, workers, preload) if workers > 1 else map(work, todo):
             meter.advance()
     fabric.barrier()
 
 
-def _in_pool(items: Sequence[T], work: Callable[[T], object], workers: int, preload: Sequence[str]) -> Iterator[None]:
+def in_pool(items: Sequence[T], work: Callable[[T], object], workers: int, preload: Sequence[str]) -> Iterator[None]:
     """Yield once for each finished item, whatever their order. The first failure ends the rest."""
     with ProcessPoolExecutor(workers, _method(preload), _start_worker) as pool:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,21 +47,24 @@ def _size(mask: Mask) -> str:
     return "x".join(str(side) for side in reversed(mask.shape))
 
 
-def _fold(counts: NDArray[np.int64], n_classes: int) -> Confusion:
-    """(…,256,256) → (…,G,G): void truth is dropped, void predictions join background."""
-    counts = counts[..., :VOID, :].copy()
-    counts[..., 0] += counts[..., VOID]
-    strays = {"mask": counts[..., n_classes:, :VOID], "prediction": counts[..., n_classes:VOID]}
-    for kind, stray in strays.items():
-        if stray.any():
-            axis = -2 if kind == "mask" else -1
-            ids = sorted({int(i) + n_classes for i in np.nonzero(stray)[axis]})
-            raise StageError(
-                f"A {kind} holds label {ids[0]}",
-                f"the dataset has labels 0 to {n_classes - 1} and 255 for void",
-                "Check the class list and the masks",
-            )
-    return counts[..., :n_classes, :n_classes]
+def _fold(counts: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """(256,256) → (G,G): void truth is dropped, void predictions join background."""
+    known = counts[:n_classes, :n_classes].copy()
+    known[:, 0] += counts[:n_classes, VOID]
+    if known.sum() + counts[VOID].sum() != counts.sum():
+        _report_stray(counts, n_classes)
+    return known
+
+
+def _report_stray(counts: NDArray[np.int64], n_classes: int) -> NoReturn:
+    """Raise the StageError that names the first label that is neither a class nor void."""
+    kind, axis = ("mask", 1) if counts[n_classes:VOID].any() else ("prediction", 0)
+    stray = n_classes + int(np.nonzero(counts[:VOID].sum(axis)[n_classes:VOID])[0][0])
+    raise StageError(
+        f"A {kind} holds label {stray}",
+        f"the dataset has labels 0 to {n_classes - 1} and 255 for void",
+        "Check the class list and the masks",
+    )
 
 
 def iou(matrix: Confusion) -> NDArray[np.float64]:

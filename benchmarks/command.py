@@ -1,0 +1,100 @@
+"""How fast the command answers: help, status, and a finished run that is asked for again."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from benchmarks import measure
+from benchmarks.measure import Measured
+from benchmarks.small_run import devkit
+from stages import PIPELINE
+from stages.actions import run as runs
+from stages.core import stage as contract
+from stages.core.files import digest, write_json
+
+CODE = "import sys; sys.argv[0] = 'bas'; from bas_cli.app import main; import atexit; {report}main()"
+REPORT = "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); "
+
+
+def help_text() -> Measured:
+    """`bas --help`, a process of its own."""
+    return _answer(["--help"], 0.2, {}, Path())
+
+
+def status() -> Measured:
+    """`bas status` of a finished run of the demo's size: 1,000 images to train on, 300 to evaluate."""
+    with TemporaryDirectory() as folder:
+        run = finished_run(Path(folder), train=1000, score=1000, val=300)
+        return _answer(["status", "--run", str(run)], 0.2, {"images": 1300}, Path(folder))
+
+
+def rerun() -> Measured:
+    """`bas run` of a finished run of VOC's size: 10,582 images to train on, 1,464 scored, 1,449 to evaluate."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        run = finished_run(folder, train=10582, score=1464, val=1449)
+        words = ["run", "voc", "--data", str(folder / "data"), "--run", str(run)]
+        return _answer(words, 1.0, {"images": 10582 + 1449}, folder)
+
+
+def finished_run(folder: Path, train: int, score: int, val: int) -> Path:
+    """A run of `voc` whose seven stages are complete, with as many small outputs as the real ones have.
+
+    Written by hand from the contract of a stage: fingerprints are the run's own, contents stand for nothing.
+    """
+    pixel = folder / "pixel.png"
+    Image.new("RGB", (1, 1)).save(pixel)
+    trained, evaluated = ([f"{prefix}_{index:06d}" for index in range(count)] for prefix, count in (("t", train), ("v", val)))
+    devkit(folder / "data", {"train_aug": trained, "train": trained[:score], "val": evaluated}, pixel)
+    run = runs.Run(folder / "run", runs.resolve("voc", (), {"data": {"root": str(folder / "data")}}))
+    run.folder.mkdir()
+    run.save_config()
+    for stage in PIPELINE:
+        _finish(run, stage, pixel, {"seed_infer": trained, "irn_labels": trained, "irn_masks": trained}.get(stage, []))
+    if run.reports()[-1].state != "done":
+        raise RuntimeError(f"the made-up run is not done: {run.reports()}")
+    return run.folder
+
+
+def _finish(run: runs.Run, stage: str, content: Path, ids: Sequence[str]) -> None:
+    """The outputs and the manifest of one stage: a file an image and one more."""
+    (run.folder / stage / "files").mkdir(parents=True)
+    names = ["files/whole.png", *(f"files/{name}.png" for name in ids)]
+    for name in names:
+        (run.folder / stage / name).hardlink_to(content)
+    wanted = run.wanted(stage)
+    files = dict.fromkeys(names, content.stat().st_size)
+    manifest = {"stage": stage, "fingerprint": wanted, "digest": digest(wanted), "outputs": {"count": len(files), "files": files}}
+    facts = {"seconds": 1.0, "resumed": False, "metrics": {}, "classes": {}, "notes": {}}
+    write_json(run.folder / stage / contract.MANIFEST, manifest | facts)
+
+
+def _answer(words: list[str], limit: float, sizes: dict[str, int], folder: Path) -> Measured:
+    """Median wall seconds of the command over several calls, the first not counted; torch must not be imported."""
+    seconds = [_call(words, folder, CODE.format(report="")) for _ in range(2 * measure.REPEATS + 1)][1:]
+    median = statistics.median(item for item, _ in seconds)
+    torch_imported = _call(words, folder, CODE.format(report=REPORT))[1].strip().splitlines()[-1] == "True"
+    extra = {"torch_imported": torch_imported, "fastest": min(item for item, _ in seconds)}
+    met = median <= limit and not torch_imported
+    return Measured(None, met, median, "s", sizes=sizes, extra=extra)
+
+
+def _call(words: list[str], folder: Path, code: str) -> tuple[float, str]:
+    """Wall seconds and standard error of a call. Raises RuntimeError when it fails."""
+    env = {key: value for key, value in os.environ.items() if key != "BAS_RUN"}
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, env=env, capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(json.dumps({"words": words, "stderr": done.stderr[-500:]}))
+    return seconds, done.stderr

@@ -1,0 +1,88 @@
+"""What an interruption costs: a stage is killed half way and run again, beside one that nothing stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.measure import REPEATS, Measured, require_equal
+from benchmarks.small_run import Silent
+from stages.actions import run as runs
+from stages.core import stage as contract
+from stages.core import training
+from stages.data import demo
+
+IMAGES, STEPS = 160, 320
+SETTINGS = (
+    *("seed_train.backbone=tiny", "seed_train.weights=none", "seed_train.resize=96", "seed_train.crop=80"),
+    *("seed_train.batch=8", f"seed_train.epochs={STEPS * 8 // IMAGES}", "seed_infer.search=train"),
+    *("data.reader=voc", "data.train=train", "runtime.workers=0", "runtime.threads=1", "runtime.device=cpu"),
+)
+SAVE_SECONDS = 0.2  # of a training of seconds; a real one of half an hour and more keeps its state every 30
+LEAST = 0.55
+
+
+def resume() -> Measured:
+    """seed_train (half of the steps) and seed_infer (half of the images) of a small run; the worse of the two counts."""
+    shares: dict[str, list[float]] = {"seed_train": [], "seed_infer": []}
+    whole: list[float] = []
+    with TemporaryDirectory() as name:
+        data = demo.generate(Path(name) / "data", train=IMAGES, val=2)
+        for turn in range(REPEATS):
+            unbroken, broken = Path(name) / f"unbroken{turn}", Path(name) / f"broken{turn}"
+            for stage, share in shares.items():
+                whole.append(_seconds(_start(unbroken, data, stage)))
+                _kill_half_way(_start(broken, data, stage), broken / stage)
+                share.append(_seconds(_start(broken, data, stage)) / whole[-1])
+                require_equal(_digest(unbroken / stage) == _digest(broken / stage), f"outputs of {stage} differ")
+    medians = {stage: statistics.median(share) for stage, share in shares.items()}
+    worst = max(medians.values())
+    sizes = {"images": IMAGES, "steps": STEPS, "trunk": "tiny"}
+    return Measured(worst, worst <= LEAST, worst, "of the full time", statistics.median(whole), sizes, medians)
+
+
+def _start(folder: Path, data: Path, stage: str) -> int:
+    """Begin the stage STAGE on DATA in a copy of this process, which has imported everything; returns its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        training.SAVE_SECONDS = SAVE_SECONDS
+        run = runs.Run(folder, runs.resolve("demo", SETTINGS, {"data": {"root": str(data)}}))
+        for _ in run.execute([stage], Silent()):
+            code = 0
+    finally:
+        os._exit(code)
+
+
+def _seconds(child: int) -> float:
+    """Wait for a child and return the seconds that it took from now on. Raises RuntimeError when it failed."""
+    began = time.perf_counter()
+    _, state = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(state):
+        raise RuntimeError("a stage of the interrupted run failed")
+    return time.perf_counter() - began
+
+
+def _kill_half_way(child: int, stage: Path) -> None:
+    while not _half_done(stage):
+        time.sleep(0.005)
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            raise RuntimeError("a stage ended before it was half done")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def _half_done(stage: Path) -> bool:
+    """Whether half of the steps are in the training curves, or half of the seeds are there."""
+    rows = training.read_curves(stage / "curves.jsonl")
+    return bool(rows and rows[-1]["step"] >= STEPS / 2) or len(list(stage.glob("seeds/[!.]*.npz"))) >= IMAGES / 2
+
+
+def _digest(stage: Path) -> str:
+    return (contract.read_manifest(stage) or {})["digest"]
