@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stages.data.scoring import Scores
     from stages.data.seedfile import Seed
     from stages.nets.bas import BasNet
-    from stages.nets.cam import CamNet
+    from stages.nets.localize import Networks
 
 NEEDS = ("seed_train",)
 SHARED = ()
@@ -38,6 +38,12 @@ class Config(Section):
     )
     scales: tuple[float, ...] = Field(
         (1.0, 0.5, 1.5, 2.0), min_length=1, gt=0, description="Image scales; each is run with its mirror image and summed."
+    )
+    closer_below: float = Field(
+        0.0,
+        description="Objects whose map covers less of the image are cropped, enlarged and looked at again; 0 = none.",
+        ge=0,
+        le=1,
     )
     thresholds: int = Field(20, description="K, candidates of the image-specific threshold.", ge=2)
     judge_scale: float = Field(
@@ -76,17 +82,10 @@ def run(config: Config, ctx: Context) -> Outputs:
     return Outputs([*files, Path("seeds.png")], scores.metrics, scores.classes, {"images": len(samples)})
 
 
-@dataclass(frozen=True)
-class _Networks:
-    """The networks whose maps are kept: BAS, and the CAM network where a source names it."""
-
-    bas: BasNet
-    cam: CamNet | None
-
-
-def _load(config: Config, ctx: Context) -> _Networks:
+def _load(config: Config, ctx: Context) -> Networks:
     """Read the networks, in evaluation mode. Raises StageError where a source needs a map that they do not make."""
     from stages.nets import bas, cam
+    from stages.nets.localize import Networks
 
     net = bas.load(ctx.input("seed_train") / "network.safetensors")[0].eval()
     if "agnostic" in sources.maps_of(config.sources) and net.agnostic is None:
@@ -97,7 +96,7 @@ def _load(config: Config, ctx: Context) -> _Networks:
         )
     second = cam.load(ctx.input("cam_train") / "network.safetensors").eval() if "cam_train" in more_needs(config) else None
     placed = None if second is None else ctx.runtime.place(second, channels_last=True)
-    return _Networks(ctx.runtime.place(net, channels_last=True), placed)
+    return Networks(ctx.runtime.place(net, channels_last=True), placed, ctx.runtime)
 
 
 def seed_path(folder: Path, image_id: str) -> Path:
@@ -105,7 +104,7 @@ def seed_path(folder: Path, image_id: str) -> Path:
     return folder / "seeds" / f"{image_id}.npz"
 
 
-def _infer(nets: _Networks, sample: Sample, search: bool, config: Config, ctx: Context) -> None:
+def _infer(nets: Networks, sample: Sample, search: bool, config: Config, ctx: Context) -> None:
     """Maps of one image at every scale, its thresholds if asked for, and its seed file."""
     import numpy as np
     import torch
@@ -115,8 +114,7 @@ def _infer(nets: _Networks, sample: Sample, search: bool, config: Config, ctx: C
 
     image = read_image(sample.image)
     with torch.inference_mode(), ctx.runtime.fabric.autocast():
-        scales = [_scale_maps(nets, image, scale, sample.labels, ctx) for scale in config.scales]
-        maps = {name: [at_scale[name].half().cpu().numpy() for at_scale in scales] for name in scales[0]}
+        maps = {name: [one.half().cpu().numpy() for one in kept] for name, kept in _maps(nets, image, sample, config).items()}
         seed = seedfile.Seed(np.array(sample.labels), image.shape[:2], maps, imported=_imported(sample, config, ctx))
         thresholds = _thresholds(nets.bas, image, seed, config, ctx) if search else {}
     seedfile.write(seed_path(ctx.out, sample.id), replace(seed, thresholds=thresholds))
@@ -130,24 +128,19 @@ def _imported(sample: Sample, config: Config, ctx: Context) -> dict[str, np.ndar
     return {name: seedfile.read(seed_path(ctx.input(f"{IMPORTS}/{name}"), sample.id)).imported[name] for name in names}
 
 
-def _scale_maps(nets: _Networks, image: Array, scale: float, labels: tuple[int, ...], ctx: Context) -> dict[str, Tensor]:
-    """Maps (P,h,w) of the present classes by name, `agnostic` (1,h,w), image and mirror summed."""
-    import torch
-
-    from stages.data.images import resize
-    from stages.data.transforms import normalise
+def _maps(nets: Networks, image: Array, sample: Sample, config: Config) -> dict[str, list[Tensor]]:
+    """Maps of one image by name, one a scale, and what a closer look at small objects adds."""
     from stages.formulas import seeds
+    from stages.nets.localize import CloserLook
 
-    height, width = seeds.scaled_size(image.shape[0], image.shape[1], scale)
-    view = normalise(resize(image, height, width))
-    both = ctx.runtime.place(torch.stack([view, view.flip(-1)]), channels_last=True)
-    out, present = nets.bas(both), list(labels)
-    maps = {"bas": out.foreground[:, present], "cam": out.class_maps[:, present].relu()}
-    if out.agnostic is not None:
-        maps["agnostic"] = out.agnostic
-    if nets.cam is not None:
-        maps["irn"] = nets.cam(both)[:, present].relu()
-    return {name: seeds.add_mirrored(pair.float()) for name, pair in maps.items()}
+    sizes = [seeds.scaled_size(image.shape[0], image.shape[1], scale) for scale in config.scales]
+    scales = [nets.maps(image, size, sample.labels) for size in sizes]
+    maps = {name: [at_scale[name] for at_scale in scales] for name in scales[0]}
+    if config.closer_below > 0:
+        closer = CloserLook(config.closer_below, config.fixed, config.judge_scale)
+        for name, added in closer(nets, image, maps, sample.labels).items():
+            maps[name].append(added)
+    return maps
 
 
 def _thresholds(net: BasNet, image: Array, seed: Seed, config: Config, ctx: Context) -> dict[str, np.ndarray]:

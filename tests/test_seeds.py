@@ -73,3 +73,9 @@ def test_a_higher_threshold_never_adds_foreground(values: list[float], threshold
     low, high = seeds.label(maps, threshold, [0, 1]), seeds.label(maps, threshold + more, [0, 1])
     assert not ((high > 0) & (low == 0)).any()
     assert torch.equal(high[high > 0], low[high > 0])
+
+
+def test_the_box_around_a_region_is_twice_as_large_and_stays_in_the_image() -> None:
+    region = torch.zeros(40, 60, dtype=torch.bool)
+    region[10:20, 50:58] = True
+    assert seeds.box_around(region) == (5, 25, 46, 60)

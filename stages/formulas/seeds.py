@@ -42,8 +42,25 @@ def merge_full(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     Give the present classes only: the others cost an upsampling each and change nothing.
     """
     height, width = size
+    return _resized_sum(maps, padded_size(height, width))[:, :height, :width]
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """The size of an image filled up to whole steps of the trunk."""
     rows, columns = strided_size(height, width, TRUNK_STRIDE)
-    return _resized_sum(maps, (rows * TRUNK_STRIDE, columns * TRUNK_STRIDE))[:, :height, :width]
+    return rows * TRUNK_STRIDE, columns * TRUNK_STRIDE
+
+
+def box_around(region: Tensor) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right (ends excluded) of the box around a region (H,W) of true values, twice as large, in the image."""
+    spans: list[int] = []
+    for axis in (1, 0):
+        places, limit = torch.nonzero(region.any(axis))[:, 0], region.shape[1 - axis]
+        first, last = int(places[0]), int(places[-1]) + 1
+        margin = (last - first + 1) // 2
+        spans += [max(first - margin, 0), min(last + margin, limit)]
+    top, bottom, left, right = spans
+    return top, bottom, left, right
 
 
 def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
