@@ -21,7 +21,10 @@ SHOWN = 5  # every fifth area has a row
 
 
 def size(run: options.RunDir = None, kind: Kind = "oracle", as_json: options.Json = False) -> None:
-    """IoU against object size for every source of a run (Fig. 21)."""
+    """IoU against object size, for every source of a run.
+
+    As the paper's Fig. 21; the plot and its numbers go to the run's folder analysis/.
+    """
     from stages.actions import analyse
 
     chosen = options.open_run(Request(run=run))
@@ -40,7 +43,11 @@ def activation(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Activation, cross-entropy and background activation against the area of eroded and dilated true masks (Fig. 1 and 6)."""
+    """Activation and cross-entropy against mask area.
+
+    True masks are eroded and dilated and put on the features (section 3.5, Fig. 1 and 6). The paper's own network had
+    learnt to classify alone: train one with --set seed_train.lam=0 --set seed_train.alpha=0 --set seed_train.beta=0.
+    """
     from stages.actions import analyse
 
     chosen = options.open_run(Request(run=run, device=device))
