@@ -228,3 +228,13 @@ def test_masking_the_image_hides_it_from_the_whole_network():
     torch.testing.assert_close(net.background_logits_of_images(images, nothing), net(images).class_maps.mean(dim=(2, 3)))
     black = net(torch.zeros_like(images)).class_maps.mean(dim=(2, 3))
     torch.testing.assert_close(net.background_logits_of_images(images, everything), black)
+
+
+def test_with_or_without_the_class_agnostic_map_the_others_start_from_the_same_numbers():
+    nets = []
+    for agnostic in (False, True):
+        torch.manual_seed(0)
+        nets.append(assemble(backbones.build("tiny"), 3, agnostic=agnostic))
+    plain, both = (dict(net.named_parameters()) for net in nets)
+    assert set(both) - set(plain) == {"agnostic.weight"}
+    assert all(torch.equal(value, both[name]) for name, value in plain.items())

@@ -69,7 +69,13 @@ def test_every_source_from_one_command(bas: Command, config: Path, tmp_path: Pat
         "cam_train.long_side=[48,64]",
         "cam_train.lr=0.01",
     )
-    extra = ["seed_train.agnostic=shared", f"seed_infer.sources={wanted}", "seed_infer.judge_scale=0.5", "seed_infer.closer_below=0.9", *tiny]
+    extra = [
+        "seed_train.agnostic=shared",
+        f"seed_infer.sources={wanted}",
+        "seed_infer.judge_scale=0.5",
+        "seed_infer.closer_below=0.9",
+        *tiny,
+    ]
     run = tmp_path / "run"
     done = bas("run", str(config), "--run", str(run), *INFER, *(word for setting in extra for word in ("--set", setting)))
     assert done.code == 0, done.err

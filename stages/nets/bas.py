@@ -90,10 +90,11 @@ def assemble(backbone: backbones.Backbone, classes: int, split: int | None = Non
     features = backbone.channels[split - 1]
     generator = nn.Conv2d(features, classes, 3, padding=1, bias=False)
     classifier = nn.Conv2d(backbone.channels[-1], classes, 1, bias=False)
+    for head in (generator, classifier):
+        nn.init.xavier_uniform_(head.weight)
     foreground = nn.Conv2d(features, 1, 3, padding=1, bias=False) if agnostic else None
-    for head in (generator, classifier, foreground):
-        if head is not None:
-            nn.init.xavier_uniform_(head.weight)
+    if foreground is not None:
+        nn.init.xavier_uniform_(foreground.weight)  # last: with or without it, the others start from the same numbers
     extractor = nn.Sequential(*backbone.stage_modules(0, split))
     evaluator = nn.Sequential(*backbone.stage_modules(split), classifier)
     return BasNet(extractor, evaluator, generator, foreground)
