@@ -6,6 +6,7 @@ import os
 import signal
 import statistics
 import time
+import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -56,6 +57,8 @@ def _start(folder: Path, data: Path, stage: str) -> int:
         run = runs.Run(folder, runs.resolve("demo", SETTINGS, {"data": {"root": str(data)}}))
         for _ in run.execute([stage], Silent()):
             code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
