@@ -66,13 +66,16 @@ def settings(*assignments: str) -> list[str]:
     return [word for assignment in (*TINY, *assignments) for word in ("--set", assignment)]
 
 
-def start(folder: Path, *words: str, code: str = CODE, **variables: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *words: str, code: str = CODE, start_new_session: bool = False, **variables: str
+) -> subprocess.Popen[str]:
     """Start `bas WORDS` in FOLDER as a process of its own; CODE may change something before it calls the command."""
     hidden = ("BAS_RUN", "COLUMNS", "FORCE_COLOR")
     env = {key: value for key, value in os.environ.items() if key not in hidden} | {"OMP_NUM_THREADS": "1"} | variables
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, *words]
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True)
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=env, start_new_session=start_new_session, **streams)
 
 
 def call(folder: Path, *words: str, **variables: str) -> Finished:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CODE, Command, call, fork, settings, wait, wait_for
+from conftest import CODE, Command, call, fork, settings, start, wait, wait_for
 from PIL import Image
 
 import configs
@@ -388,6 +388,21 @@ def test_an_interrupt_keeps_what_is_done(config: Path, tmp_path: Path, number: s
     kept = "all finished work is kept, a training up to its last half minute"
     assert err.splitlines()[-1] == f"error: Interrupted: {kept}. Run the same command again to go on."
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_of_all_processes_leaves_one_line(config: Path, tmp_path: Path, number: signal.Signals):
+    """As Ctrl-C, `timeout` and schedulers send it: to the loader processes too."""
+    words = ("seed", "train", str(config), "--run", "r", "-q", "--set", "seed_train.epochs=5000", "--set", "runtime.workers=2")
+    child = start(tmp_path, *words, start_new_session=True)
+    curves = tmp_path / "r/seed_train/curves.jsonl"
+    while not (curves.exists() and curves.stat().st_size):
+        assert child.poll() is None
+        time.sleep(0.01)
+    os.killpg(child.pid, number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and not out
+    assert err.startswith("error: Interrupted: ") and len(err.splitlines()) == 1
 
 
 def test_a_run_folder_that_cannot_be_is_not_remembered_as_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

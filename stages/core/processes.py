@@ -65,10 +65,11 @@ def _method(preload: Sequence[str]) -> BaseContext:
 
 
 def _start_worker() -> None:
-    """One thread of arithmetic a worker, Ctrl-C left to the parent, and no worker that outlives a killed parent."""
+    """One thread of arithmetic a worker, interrupts left to the parent, and no worker that outlives a killed parent."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     if parent is not None:

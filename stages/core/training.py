@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -98,10 +102,26 @@ class Loader(DataLoader[Any]):
     """A DataLoader that raises the StageError which an item of the dataset was handed over as (`fault_as_value`)."""
 
     def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any], **settings: Any) -> None:
-        super().__init__(dataset, collate_fn=partial(_collate, collate), **settings)
+        super().__init__(dataset, collate_fn=partial(_collate, collate), worker_init_fn=_follow_parent, **settings)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         return map(_sound, super().__iter__())  # no generator: the workers start at once, from the generator's state now
+
+
+def _follow_parent(worker: int) -> None:
+    """Let a loader process end with its parent and in silence: the parent tells of an interrupt.
+
+    After a signal to the whole group the parent would report the deaths of loaders that the signal killed, but not of those
+    that left; and a batch that the interrupted parent does not fetch any more breaks a connection, which is no news.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    sys.excepthook = _but_broken_connections
+
+
+def _but_broken_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def fault_as_value(get: Callable[..., Any]) -> Callable[..., Any]:
