@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from bas_cli.console import Pace, words
+from bas_cli.pace import Pace, words
 
 
 class Bars:

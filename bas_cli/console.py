@@ -1,4 +1,4 @@
-"""What people see: results on stdout, progress and errors on stderr; plain text where there is no terminal.
+"""What people see: results on stdout, notes and errors on stderr; plain text where there is no terminal.
 
 rich is imported where it draws, not before: `bas status` has to answer at once.
 """
@@ -8,17 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
+
+from bas_cli.pace import clock
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from stages.core.stage import Reporter
-
-PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 COLOURS = {"done": "32", "stale": "33", "partial": "33", "missing": "2", "error": "1;31", "warning": "33"}  # ANSI
 
 
@@ -61,7 +58,7 @@ def status_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Stages with their state, time and reason, on stdout."""
     cells = [("stage", "state", "time", "outputs", "why / first number")]
     for row in rows:
-        seconds = _clock(row["seconds"]) if row["seconds"] is not None else ""
+        seconds = clock(row["seconds"]) if row["seconds"] is not None else ""
         cells.append((row["name"], row["state"], seconds, str(row["outputs"] or ""), row["why"] or headline(row["metrics"])))
     _stages(cells)
 
@@ -94,11 +91,6 @@ def headline(metrics: Mapping[str, float]) -> str:
     scores = {key: value for key, value in metrics.items() if "mIoU" in key.rpartition("/")[2]}
     chosen = list((scores or metrics).items())
     return f"{chosen[-1][0]} {chosen[-1][1]:.4g}" if chosen else ""
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
 def show(tables: Iterator[Table]) -> None:
@@ -145,78 +137,3 @@ def _class_tables(classes: Mapping[str, Mapping[str, float]], columns: int = 6) 
         for name in names:
             shown.add_row(name, *(cell(classes[key].get(name)) for key in part))
         yield shown
-
-
-class Quiet:
-    """No progress at all."""
-
-    @contextmanager
-    def track(self, label: str, total: int, done: int = 0) -> Iterator[Quiet]:
-        """Show nothing."""
-        yield self
-
-    def advance(self, steps: int = 1, **values: float) -> None:
-        """Show nothing."""
-
-
-class Pace:
-    """Items a second since the start of this call, and what is left."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.count, self._total, self._new, self._began = done, total, 0, time.monotonic()
-
-    @property
-    def finished(self) -> bool:
-        """Whether all items are there."""
-        return self.count >= self._total
-
-    def add(self, steps: int) -> str:
-        """Count STEPS more items; returns the rate in words."""
-        self.count += steps
-        self._new += steps
-        return f"{self._rate:.1f}/s" if self._rate >= 1 else f"{1 / self._rate:.1f} s each"
-
-    @property
-    def _rate(self) -> float:
-        return max(self._new, 1) / max(time.monotonic() - self._began, 1e-6)
-
-    def left(self) -> str:
-        """The time left in words."""
-        return "" if self.finished else f"{_clock((self._total - self.count) / self._rate)} left"
-
-
-def words(values: Mapping[str, float]) -> str:
-    """Named values in a few digits."""
-    return "  ".join(f"{key} {value:.3g}" for key, value in values.items())
-
-
-class Lines:
-    """Progress as a line of text now and then, for logs and pipes."""
-
-    @contextmanager
-    def track(self, label: str, total: int, done: int = 0) -> Iterator[_Line]:
-        """Lines over TOTAL items, DONE of them there already."""
-        yield _Line(label, total, done)
-
-
-class _Line:
-    def __init__(self, label: str, total: int, done: int) -> None:
-        self._label, self._total, self._pace, self._shown = label, total, Pace(total, done), time.monotonic()
-
-    def advance(self, steps: int = 1, **values: float) -> None:
-        rate = self._pace.add(steps)
-        if self._pace.finished or time.monotonic() - self._shown > PLAIN_SECONDS:
-            self._shown = time.monotonic()
-            parts = (f"  {self._label} {self._pace.count}/{self._total}", rate, self._pace.left(), words(values))
-            note("  ".join(part for part in parts if part))
-
-
-def reporter(quiet: bool) -> Reporter:
-    """Bars in a terminal, lines elsewhere, nothing with -q."""
-    if quiet:
-        return Quiet()
-    if not sys.stderr.isatty():
-        return Lines()
-    from bas_cli.bars import Bars
-
-    return Bars()

@@ -17,7 +17,7 @@ from conftest import call, fork, wait
 from PIL import Image
 
 import configs
-from bas_cli import console
+from bas_cli import progress
 from stages import PIPELINE, segment_train
 from stages.core import training
 from stages.core.config import merge
@@ -154,7 +154,7 @@ def run_until_killed(folder: Path, stage: str) -> None:
         settings = segment_train._settings
         segment_train._settings = lambda config, ctx: replace(settings(config, ctx), save_seconds=0.0)
         training.SAVE_SECONDS = 0.0
-        console.reporter = lambda quiet: Killer(folder / "runs/small" / stage)
+        progress.reporter = lambda quiet: Killer(folder / "runs/small" / stage)
 
     assert wait(fork(folder, "run", recipe(folder), prepare=prepare)) == -signal.SIGKILL, (folder / "stderr.txt").read_text()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bas_cli import console, options
+from bas_cli import console, options, progress
 from bas_cli.options import Request
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def activation(
     from stages.actions import analyse
 
     chosen = options.open_run(Request(run=run, device=device))
-    chosen.reporter = console.reporter(quiet)
+    chosen.reporter = progress.reporter(quiet)
     found = analyse.activation(chosen, images, chosen.reporter)
     if as_json:
         console.document(found)

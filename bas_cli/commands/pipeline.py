@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bas_cli import console, options
+from bas_cli import console, options, progress
 from bas_cli.commands.results import show_status
 from bas_cli.options import Manner, Request
 from stages import EXTRAS, PIPELINE
@@ -62,7 +62,7 @@ def between(first: str, until: str) -> list[str]:
 def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
     """Run stages in order and show what was done."""
     run = options.open_run(request, names)
-    run.reporter = console.reporter(manner.quiet)
+    run.reporter = progress.reporter(manner.quiet)
     run.check(names)
     if manner.dry_run:
         show_plan(run, names, manner)

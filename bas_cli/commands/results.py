@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bas_cli import console, options
+from bas_cli import console, options, progress
 from bas_cli.options import Request
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def evaluate(
     from stages.actions.evaluate import collect, details
 
     opened = options.open_run(Request(run=run))
-    found = collect(opened, recompute, console.reporter(quiet))
+    found = collect(opened, recompute, progress.reporter(quiet))
     if curves:
         _show_curves(details(opened), as_json)
         return
