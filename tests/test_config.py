@@ -192,6 +192,32 @@ def test_the_trunks_are_those_that_are_built():
     assert set(get_args(config.Trunk)) == set(TRUNKS)
 
 
+def test_a_configuration_stands_on_its_base(tmp_path):
+    (tmp_path / "own.yaml").write_text("base: voc\nseed_train: {epochs: 3}\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/next.yaml").write_text("base: ../own.yaml\nseed_train: {alpha: 0.4}\n")
+    own, last = configs.load(str(tmp_path / "own.yaml")), configs.load(str(tmp_path / "sub/next.yaml"))
+    assert own["seed_train"] == {**configs.load("voc")["seed_train"], "epochs": 3} and "base" not in own
+    assert last["seed_train"] == {**own["seed_train"], "alpha": 0.4} and last["irn_masks"] == {"pad": 512}
+    coco = runs.resolve("voc_coco_init")
+    assert coco["seed_train"] == runs.resolve("voc")["seed_train"] and coco["segment_train"].weights == "coco"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("base: vok", "Unknown dataset 'vok': .* Did you mean 'voc'"),
+        ("base: [voc]", r"base is \['voc'\]. Name one configuration"),
+        ("base: other.yaml", "its own base: by way of .*other.yaml. Take one `base` out"),
+    ],
+)
+def test_a_base_that_is_none(tmp_path, text: str, fault: str):
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text("base: own.yaml")
+    with pytest.raises(StageError, match=fault):
+        configs.load(str(tmp_path / "own.yaml"))
+
+
 def test_what_the_log_warns_of_is_told(tmp_path):
     heard: list[str] = []
     noted: list[str] = []
