@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
+from stages.core import files
 from stages.core.errors import StageError
 from stages.nets import backbones
 
@@ -131,3 +132,14 @@ def test_unknown_names_are_refused_in_words():
         backbones.build("resnet19")
     with pytest.raises(StageError, match="No imagenet weights for backbone 'tiny'"):
         backbones.load_weights(backbones.build("tiny"), "imagenet")
+
+
+def test_published_weights_are_named_with_their_file_and_hash(tmp_path, monkeypatch):
+    """torchvision takes a file that it finds in its folder as it is."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    report = backbones.load_weights(backbones.build("resnet18"), "imagenet")
+    assert report.loaded == len(backbones.build("resnet18").state_dict()) and report.unused == ("fc.weight", "fc.bias")
+    assert f"weights imagenet (resnet18-f37072fd.pth, sha256 {files.sha256(file)}): " in report.line()

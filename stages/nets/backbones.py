@@ -8,7 +8,7 @@ takes the last one at output stride 8. Shapes: B images, N channels, h w feature
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from stages.core.errors import StageError
+from stages.core.files import sha256
 
 
 @dataclass(frozen=True)
@@ -181,11 +182,12 @@ class WeightReport:
     loaded: int
     missing: tuple[str, ...]
     unused: tuple[str, ...]
+    file: str = ""  # name and sha256 of the published file
 
     def line(self) -> str:
         """One sentence for the log."""
         return (
-            f"weights {self.source}: {self.loaded} tensors loaded, "
+            f"weights {self.source}{self.file and f' ({self.file})'}: {self.loaded} tensors loaded, "
             f"{len(self.missing)} missing {_some(self.missing)}, {len(self.unused)} unused {_some(self.unused)}"
         )
 
@@ -202,21 +204,26 @@ def load_weights(backbone: Backbone, source: str) -> WeightReport:
     """
     if source == "none":
         return WeightReport("none", 0, tuple(backbone.state_dict()), ())
-    state = _published(backbone.name, source) if source in PUBLISHED else read_state(Path(source))
-    return fill(backbone, state, source)
+    if source not in PUBLISHED:
+        return fill(backbone, read_state(Path(source)), source)
+    state, file = _published(backbone.name, source)
+    return replace(fill(backbone, state, source), file=f"{file.name}, sha256 {sha256(file)}")
 
 
-def _published(name: str, source: str) -> dict[str, Tensor]:
+def _published(name: str, source: str) -> tuple[dict[str, Tensor], Path]:
+    """torchvision's weights and the file that it keeps them in."""
     weights = TRUNKS[name].weights.get(source)
     if weights is None:
         raise StageError(
             f"No {source} weights for backbone '{name}'", "torchvision ships none", "Set weights=none or give --weights FILE"
         )
     try:
-        state = torchvision.models.get_weight(weights).get_state_dict(progress=True, check_hash=True)
+        published = torchvision.models.get_weight(weights)
+        state = published.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise StageError(f"Cannot fetch torchvision's {weights}", str(error), "Give a local file with --weights FILE") from error
-    return {key.removeprefix("backbone."): value for key, value in state.items()}
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
+    return {key.removeprefix("backbone."): value for key, value in state.items()}, file
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
