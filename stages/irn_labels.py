@@ -62,14 +62,7 @@ class Job:
 
         seed = self.seed(sample)
         hard = [labels.numpy() for labels in self.hard(seed)]
-        kernels = crf.Kernels(
-            smooth_width=self.config.smooth_width,
-            smooth_weight=self.config.smooth_weight,
-            colour_width=self.config.colour_width,
-            colour_range=self.config.colour_range,
-            colour_weight=self.config.colour_weight,
-            iterations=self.config.iterations,
-        )
+        kernels = crf.Kernels.of(self.config, self.config.iterations)
         image = read_image(sample.image)
         posteriors = crf.refine_labels(image, hard, len(seed.classes) + 1, kernels, self.config.certainty)
         fg, bg = (posterior.argmax(0) for posterior in posteriors)

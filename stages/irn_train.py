@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.data.dataset import Sample
-    from stages.nets.backbones import Backbone, WeightReport
     from stages.nets.irn import Irn
 
 NEEDS = ("seed_train", "irn_labels")
@@ -55,7 +54,7 @@ def run(config: Config, ctx: Context) -> Outputs:
 
     from stages.core import training
     from stages.data.views import PixelLabelledImages
-    from stages.nets import backbones, irn
+    from stages.nets import backbones, initial, irn
 
     _check(config)
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
@@ -63,7 +62,7 @@ def run(config: Config, ctx: Context) -> Outputs:
         torch.manual_seed(seed)
         trunk = backbones.build(config.backbone)
         net = irn.Irn(trunk)
-    report = _fill(trunk, config.weights, ctx)
+    report = initial.fill_trunk(trunk, config.weights, ctx.input("seed_train"))
     ctx.log.info(report.line())
     views = PixelLabelledImages(samples, ctx.input("irn_labels") / "labels", config.crop, config.scales, seed)
     steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)
@@ -83,9 +82,11 @@ def run(config: Config, ctx: Context) -> Outputs:
 
 
 def _check(config: Config) -> None:
-    """Raise StageError on settings that leave no pair to learn from or no scale to draw."""
+    """Raise StageError on settings that leave no pair to learn from, no scale to draw, or a frozen trunk that is random."""
     from stages.core.errors import StageError
 
+    if config.weights == "none":
+        raise StageError("irn_train.weights cannot be none", "IRN's trunk is frozen", "Set it to seed, imagenet or a file")
     if config.crop < 8 * config.radius:
         raise StageError(
             f"irn_train.crop {config.crop} is too small",
@@ -94,18 +95,6 @@ def _check(config: Config) -> None:
         )
     if not 0 < config.scales[0] <= config.scales[1]:
         raise StageError("Bad value for irn_train.scales", f"{list(config.scales)} is no range", "Give the lower bound first")
-
-
-def _fill(trunk: Backbone, weights: str, ctx: Context) -> WeightReport:
-    """Load the frozen trunk's weights; a random trunk would be of no use."""
-    from stages.core.errors import StageError
-    from stages.nets import backbones, bas
-
-    if weights == "none":
-        raise StageError("irn_train.weights cannot be none", "IRN's trunk is frozen", "Set it to seed, imagenet or a file")
-    if weights == "seed":
-        return backbones.fill(trunk, bas.trunk_state(ctx.input("seed_train") / "network.safetensors"), "seed")
-    return backbones.load_weights(trunk, weights)
 
 
 def _optimizer(net: Irn, config: Config) -> torch.optim.Optimizer:

@@ -55,14 +55,7 @@ class Refine:
 
         image = read_image(sample.image)
         logits = resize_logits(torch.from_numpy(read_logits(self.folder, sample.id))[None], image.shape[:2])
-        kernels = crf.Kernels(
-            smooth_width=self.config.smooth_width,
-            smooth_weight=self.config.smooth_weight,
-            colour_width=self.config.colour_width,
-            colour_range=self.config.colour_range,
-            colour_weight=self.config.colour_weight,
-            iterations=self.config.crf_iterations,
-        )
+        kernels = crf.Kernels.of(self.config, self.config.crf_iterations)
         posterior = crf.refine_probabilities(image, logits[0].softmax(0).numpy(), kernels)
         labels = posterior.argmax(0).astype("uint8")
         write_atomic(prediction_path(self.folder, "crf", sample.id), lambda temporary: write_mask(temporary, labels))

@@ -66,6 +66,8 @@ class Config(Section):
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
     from stages.core import training
+    from stages.nets.backbones import Backbone
+    from stages.nets.initial import fill_trunk
     from stages.nets.mmseg import runner, state
 
     samples = ctx.dataset.split("train")
@@ -80,14 +82,15 @@ def run(config: Config, ctx: Context) -> Outputs:
             curves.shown = step
 
         def initialise(trunk: nn.Module) -> None:
-            reports.append(_fill(trunk, config, ctx))
+            assert isinstance(trunk, Backbone)
+            reports.append(fill_trunk(trunk, config.weights, ctx.input("seed_train")))
             ctx.log.info(reports[0].line())
 
         def read(item: int) -> tuple[Array, Array]:
             return _pair(samples[item], masks[item])
 
         settings = _settings(config, ctx)
-        runner.train(settings, len(samples), read, ctx.out, ctx.runtime.fabric.device, on_step, initialise)
+        runner.train(settings, len(samples), read, ctx.out, ctx.runtime.placement, on_step, initialise)
     last = training.read_curves(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
     notes = {"images": len(samples), "steps": config.steps, "supervision": config.supervision, "weights": config.weights}
@@ -120,16 +123,6 @@ def _pair(sample: Sample, mask: Path) -> tuple[Array, Array]:
         sizes = f"{labels.shape[1]}x{labels.shape[0]} beside {image.shape[1]}x{image.shape[0]}"
         raise StageError(f"Mask {mask} is not of its image's size", sizes, "Make the masks again: bas refine irn --force")
     return image, labels
-
-
-def _fill(trunk: nn.Module, config: Config, ctx: Context) -> WeightReport:
-    """The first weights of a new trunk."""
-    from stages.nets import backbones, bas
-
-    assert isinstance(trunk, backbones.Backbone)
-    if config.weights == "seed":
-        return backbones.fill(trunk, bas.trunk_state(ctx.input("seed_train") / "network.safetensors"), "seed")
-    return backbones.load_weights(trunk, config.weights)
 
 
 def _settings(config: Config, ctx: Context) -> runner.Settings:

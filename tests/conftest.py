@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,13 @@ import torch
 
 from bas_cli.app import main
 from stages.core.config import merge, parse_assignment
+from stages.core.runtime import Config as RuntimeConfig
+from stages.core.runtime import Runtime
+from stages.core.stage import Context
+from stages.data import dataset as datasets
 from stages.data import demo
+from stages.nets import backbones
+from stages.nets import bas as networks
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
@@ -127,6 +134,38 @@ def wait_for(child: int, path: Path, text: bool = False) -> None:
     while not path.exists() or (text and not path.stat().st_size):
         assert os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < deadline
         time.sleep(0.002)
+
+
+class Counter:
+    """A progress display that counts, and stops the work after a number of advances, as Ctrl-C would."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.advances, self._stop_after = 0, stop_after
+
+    @contextmanager
+    def track(self, label: str, total: int, done: int = 0) -> Iterator[Counter]:
+        yield self
+
+    def advance(self, steps: int = 1, **values: float) -> None:
+        self.advances += 1
+        if self.advances == self._stop_after:
+            raise KeyboardInterrupt
+
+
+def stage_context(folder: Path, stage: str, shared: dict[str, Any], val: int, reporter: Any = None, workers: int = 0) -> Context:
+    """What a stage may use, on six generated images to train on and VAL others, on a CPU."""
+    root = demo.generate(folder / "data", 6, val)
+    data = datasets.open_dataset(datasets.Config(reader="voc", root=str(root), train="train"), folder)
+    runtime = Runtime(RuntimeConfig(device="cpu", precision="32-true", workers=workers))
+    return Context(folder, stage, data, shared, runtime, reporter or Counter(), logging.getLogger("test"))
+
+
+def random_seed_network(folder: Path) -> None:
+    """A seed network with random weights, as the stage that trains one would leave it in the run FOLDER."""
+    torch.manual_seed(0)
+    trunk = backbones.build("tiny")
+    (folder / "seed_train").mkdir()
+    networks.save(networks.assemble(trunk, 5), trunk, folder / "seed_train" / "network.safetensors")
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,44 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import Counter, random_seed_network, stage_context
 
 from stages import irn_labels, irn_masks, irn_train
 from stages.core import training
 from stages.core.errors import StageError
-from stages.core.runtime import Config as RuntimeConfig
-from stages.core.runtime import Runtime
 from stages.core.stage import Context
-from stages.data import dataset as datasets
-from stages.data import demo, seedfile, views
+from stages.data import seedfile, views
 from stages.data.images import read_mask
 from stages.formulas import metrics
-from stages.nets import backbones, bas, irn
+from stages.nets import irn
 
 TRAIN = irn_train.Config(backbone="tiny", weights="seed", crop=80, batch=2, epochs=4, radius=5, centre_images=2)
 
 
-class Counter:
-    """A progress display that counts, and stops the work after a number of advances, as Ctrl-C would."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.advances, self._stop_after = 0, stop_after
-
-    @contextmanager
-    def track(self, label: str, total: int, done: int = 0) -> Iterator[Counter]:
-        yield self
-
-    def advance(self, steps: int = 1, **values: float) -> None:
-        self.advances += 1
-        if self.advances == self._stop_after:
-            raise KeyboardInterrupt
-
-
 def context(folder: Path, stage: str, reporter: Any = None, workers: int = 0) -> Context:
-    root = demo.generate(folder / "data", 6, 1)
-    data = datasets.open_dataset(datasets.Config(reader="voc", root=str(root), train="train"), folder)
     shared = {"refine": SimpleNamespace(seed="bas", power=1.0), "eval": SimpleNamespace(subset=None)}
-    runtime = Runtime(RuntimeConfig(device="cpu", precision="32-true", workers=workers))
-    return Context(folder, stage, data, shared, runtime, reporter or Counter(), logging.getLogger("test"))
+    return stage_context(folder, stage, shared, val=1, reporter=reporter, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose seed network is random and whose seeds are blurred, shrunken true masks."""
     folder = tmp_path_factory.mktemp("run")
     ctx = context(folder, "irn_labels")
-    (folder / "seed_train").mkdir()
-    torch.manual_seed(0)
-    trunk = backbones.build("tiny")
-    bas.save(bas.assemble(trunk, 5), trunk, folder / "seed_train" / "network.safetensors")
+    random_seed_network(folder)
     for sample in ctx.dataset.split("train"):
         mask = torch.from_numpy(read_mask(ctx.dataset.mask(sample)))
         planes = torch.stack([(mask == index + 1).float() for index in sample.labels])

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from stages.core.errors import StageError
+from stages.core.runtime import Placement
 from stages.formulas.segmentation import (
     balanced_cross_entropy,
     cross_entropy,
     multiscale_maximum,
     poly_factor,
     resize_labels,
+    resize_logits,
 )
 from stages.nets.mmseg import network, ops, optim, runner, state
 from stages.nets.mmseg.data import Crops, StepSampler, resize
@@ -31,7 +33,7 @@ CLASSES = ("background", "red", "blue")
 SPEC = network.Network(backbone="tiny", classes=CLASSES, crop=33, freeze_bn=False, channels_last=False)
 RATES = optim.Rates(lr=2e-3)
 SETTINGS = runner.Settings(SPEC, steps=6, batch=4, crop_scales=(0.5, 1.0), rates=RATES, log_every=1, save_seconds=0.0)
-CPU = torch.device("cpu")
+CPU = Placement(torch.device("cpu"))
 
 
 def read(item: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -76,9 +78,9 @@ def test_training_learns_and_predicts(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == list(range(5, 41, 5))
     assert rows[-1][1] < 0.5 * rows[0][1]
     assert [row[2] for row in rows[:3]] == [1.0, 1.0, poly_factor(10, 40, 0.9)]
-    net = network.load(tmp_path / runner.CHECKPOINT, CPU)
+    net = network.load(tmp_path / runner.CHECKPOINT, "cpu")
     image, mask = read(7)
-    logits = network.logits(net, image, (0.5, 0.75, 1.0), flip=True)
+    logits = resize_logits(network.grid_logits(net, image, (0.5, 0.75, 1.0), flip=True)[None], mask.shape)[0]
     assert logits.shape == (3, *mask.shape)
     label = logits.argmax(0).numpy()
     assert (label == mask)[mask == 2].mean() > 0.6 and (label == mask)[mask == 0].mean() > 0.6
@@ -189,7 +191,7 @@ def test_a_file_of_another_kind_is_no_network(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("not a checkpoint")
     for name in ("other.pth", "text.pth", "absent.pth"):
         with pytest.raises(StageError, match=name):
-            network.load(tmp_path / name, CPU)
+            network.load(tmp_path / name, "cpu")
 
 
 # losses, by hand

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,19 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import Counter, random_seed_network, stage_context
 
 from stages import segment_predict, segment_train
 from stages.core import training
 from stages.core.config import validate
 from stages.core.errors import StageError
-from stages.core.runtime import Config as RuntimeConfig
-from stages.core.runtime import Runtime
 from stages.core.stage import Context
-from stages.data import dataset as datasets
-from stages.data import demo
 from stages.data.images import read_mask, write_mask
 from stages.formulas import metrics
-from stages.nets import backbones, bas
 from stages.nets.mmseg import network, runner, state
 
 TRAIN = segment_train.Config(
@@ -35,28 +28,9 @@ TRAIN = segment_train.Config(
 SUBSET = {"mIoU-2": [0, 1]}
 
 
-class Counter:
-    """A progress display that counts, and stops the work after a number of advances, as Ctrl-C would."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.advances, self._stop_after = 0, stop_after
-
-    @contextmanager
-    def track(self, label: str, total: int, done: int = 0) -> Iterator[Counter]:
-        yield self
-
-    def advance(self, steps: int = 1, **values: float) -> None:
-        self.advances += 1
-        if self.advances == self._stop_after:
-            raise KeyboardInterrupt
-
-
 def context(folder: Path, stage: str, reporter: Any = None, workers: int = 0) -> Context:
-    root = demo.generate(folder / "data", 6, 3)
-    data = datasets.open_dataset(datasets.Config(reader="voc", root=str(root), train="train"), folder)
-    runtime = Runtime(RuntimeConfig(device="cpu", precision="32-true", workers=workers))
     shared = {"eval": SimpleNamespace(subset=SUBSET)}
-    return Context(folder, stage, data, shared, runtime, reporter or Counter(), logging.getLogger("test"))
+    return stage_context(folder, stage, shared, val=3, reporter=reporter, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +38,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a random seed network and the true masks in the place of the pseudo masks."""
     folder = tmp_path_factory.mktemp("run")
     ctx = context(folder, "segment_train")
-    (folder / "seed_train").mkdir()
     (folder / "irn_masks" / "masks").mkdir(parents=True)
-    torch.manual_seed(0)
-    trunk = backbones.build("tiny")
-    classes = len(ctx.dataset.classes)
-    bas.save(bas.assemble(trunk, classes), trunk, folder / "seed_train" / "network.safetensors")
+    random_seed_network(folder)
     for sample in ctx.dataset.split("train"):
         write_mask(folder / "irn_masks" / "masks" / f"{sample.id}.png", read_mask(ctx.dataset.mask(sample)))
     return folder
@@ -199,8 +169,8 @@ def test_prediction_without_crf_or_truth(trained: Path, folder: Path) -> None:
 def test_flip_predicts_a_mirrored_image_mirrored(trained: Path) -> None:
     net = network.load(trained / "segment_train" / "network.pth", "cpu")
     image = np.random.default_rng(0).integers(0, 255, (33, 41, 3), dtype=np.uint8)
-    plain = network.logits(net, image, (0.5, 1.0), flip=True)
-    mirrored = network.logits(net, image[:, ::-1].copy(), (0.5, 1.0), flip=True)
+    plain = network.grid_logits(net, image, (0.5, 1.0), flip=True)
+    mirrored = network.grid_logits(net, image[:, ::-1].copy(), (0.5, 1.0), flip=True)
     assert torch.allclose(plain, mirrored.flip(-1), atol=1e-4)
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     T = TypeVar("T", bound="torch.Tensor | torch.nn.Module")
 
 
+# whose versions a manifest tells
+PACKAGES = ("torch", "torchvision", "numpy", "lightning-fabric", "mmsegmentation", "mmengine", "mmcv-lite", "pydensecrf2")
+
+
 class Config(Section):
     """Where and how the stages compute; only the seed makes a finished stage stale."""
 
@@ -29,6 +33,18 @@ class Config(Section):
     workers: int = Field(-1, description="Processes that read images or run the CRF; -1 = one a core.", ge=-1)
     threads: int = Field(0, description="Threads of arithmetic on a CPU; 0 = torch's choice, one a core.", ge=0)
     seed: int = Field(0, description="Seed of weights, order, crops and class draws.", ge=0)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What follows from the device, for an engine that does not ask Fabric."""
+
+    device: torch.device
+    pin_memory: bool = False
+    tune: bool = False  # try convolution algorithms out
+    backend: str = "gloo"  # of several processes
+    ids: tuple[int, ...] | None = None  # this process's own device among several
+    half: bool = False  # whether float16 can be trained in
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,15 @@ class Runtime:
         fabric.launch()
         return fabric
 
+    @property
+    def placement(self) -> Placement:
+        """The device and what follows from it."""
+        device = self.fabric.device  # Fabric also sets the threads
+        if device.type != "cuda":
+            return Placement(device)
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        return Placement(device, pin_memory=True, tune=True, backend="nccl", ids=(local,), half=True)
+
     def place(self, thing: T, channels_last: bool = False) -> T:
         """Move a tensor or module to the device; CHANNELS_LAST also orders its 4-D tensors for faster convolutions."""
         import torch
@@ -128,19 +153,33 @@ class Runtime:
 
     def facts(self) -> dict[str, Any]:
         """What a manifest says of the machine and the versions."""
-        packages = ("torch", "torchvision", "numpy", "mmsegmentation", "pydensecrf2")
         return {
             "seed": self.config.seed,
             "device": self.device.type,
             "precision": self.precision,
             "peak_memory_mb": self.peak_mb(),
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         }
 
 
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def generator_states() -> list[torch.Tensor]:
+    """The states of the random generators of all GPUs; none where there is none."""
+    import torch
+
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def restore_generator_states(states: list[torch.Tensor]) -> None:
+    """Put the generators of GPUs back, where as many are there."""
+    import torch
+
+    if states and len(states) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states)
 
 
 def _version(package: str) -> str:

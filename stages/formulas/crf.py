@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,12 @@ class Kernels:
     colour_range: float
     colour_weight: float
     iterations: int = 10
+
+    @classmethod
+    def of(cls, settings: Any, iterations: int) -> Kernels:
+        """Those that SETTINGS, a section of the configuration, holds under the same names."""
+        names = [item.name for item in fields(cls) if item.name != "iterations"]
+        return cls(**{name: getattr(settings, name) for name in names}, iterations=iterations)
 
 
 SEED_KERNELS = Kernels(3, 3, 50, 5, 10)  # IRN's for hard labels of seeds

@@ -124,7 +124,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield keys[self.rank :: self.world]
 
 
-def loader(dataset: PairDataset, sampler: StepSampler, workers: int) -> Loader:
+def loader(dataset: PairDataset, sampler: StepSampler, workers: int, pin_memory: bool) -> Loader:
     """Batches as lists of tensors and samples, which mmsegmentation's preprocessor normalises and stacks.
 
     Raises StageError, while it is iterated, where the reader did.
@@ -135,5 +135,5 @@ def loader(dataset: PairDataset, sampler: StepSampler, workers: int) -> Loader:
         batch_sampler=sampler,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stages.core.errors import StageError
 from stages.core.training import save_tensors
-from stages.formulas.segmentation import multiscale_maximum, resize_logits
+from stages.formulas.segmentation import multiscale_maximum
 from stages.nets.backbones import TRUNKS, build
 from stages.nets.mmseg import head, losses, segmentor, trunk
 from stages.nets.mmseg.data import MEAN, STD, Array
@@ -118,16 +118,6 @@ def load(checkpoint: Path, device: torch.device | str) -> segmentor.MultiScaleEn
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def logits(
-    net: segmentor.MultiScaleEncoderDecoder,
-    image: Array,
-    scales: Sequence[float] = segmentor.SCALES,
-    flip: bool = False,
-) -> Tensor:
-    """Logits (C,H,W) of one image (H,W,3) uint8 RGB at its own size, float32 on the network's device."""
-    return resize_logits(grid_logits(net, image, scales, flip)[None], image.shape[:2])[0]
 
 
 @torch.inference_mode()

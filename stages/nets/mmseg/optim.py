@@ -12,6 +12,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
 from stages.core.errors import StageError
+from stages.core.runtime import Placement
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,17 @@ def optimizer(model: nn.Module, rates: Rates) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=rates.lr, momentum=rates.momentum)
 
 
-def wrap(model: nn.Module, rates: Rates, device: torch.device, precision: str, accumulate: int) -> OptimWrapper:
-    """The optimizer in the wrapper of PRECISION: 32-true, bf16-mixed or 16-mixed (CUDA only)."""
+def wrap(model: nn.Module, rates: Rates, place: Placement, precision: str, accumulate: int) -> OptimWrapper:
+    """The optimizer in the wrapper of PRECISION: 32-true, bf16-mixed or 16-mixed (where the device can)."""
     made = optimizer(model, rates)
     if precision == "bf16-mixed":
-        return Bf16OptimWrapper(device.type, optimizer=made, accumulative_counts=accumulate)
-    if precision == "16-mixed" and device.type == "cuda":
+        return Bf16OptimWrapper(place.device.type, optimizer=made, accumulative_counts=accumulate)
+    if precision == "16-mixed" and place.half:
         return AmpOptimWrapper(dtype="float16", optimizer=made, accumulative_counts=accumulate)
     if precision == "32-true":
         return OptimWrapper(optimizer=made, accumulative_counts=accumulate)
     raise StageError(
-        f"Cannot train at precision {precision} on {device.type}",
+        f"Cannot train at precision {precision} on {place.device.type}",
         "not supported",
         "Use --precision 32-true or bf16-mixed",
     )

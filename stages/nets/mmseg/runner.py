@@ -20,6 +20,7 @@ from torch import nn
 
 from stages.core.errors import StageError
 from stages.core.files import digest
+from stages.core.runtime import Placement
 from stages.nets.mmseg import hooks, network, state
 from stages.nets.mmseg.data import Crops, PairDataset, Reader, StepSampler, loader
 from stages.nets.mmseg.optim import Rates, wrap
@@ -69,8 +70,8 @@ class StepLoop(IterBasedTrainLoop):
 class QuietRunner(Runner):
     """A Runner that prints nothing, writes one log file, keeps to its device and resumes from our state."""
 
-    def __init__(self, device: torch.device, kept: dict[str, Any] | None, accumulate: int, **kwargs: Any) -> None:
-        self.device, self.kept, self.accumulate = device, kept, accumulate
+    def __init__(self, place: Placement, kept: dict[str, Any] | None, accumulate: int, **kwargs: Any) -> None:
+        self.place, self.kept, self.accumulate = place, kept, accumulate
         super().__init__(**kwargs)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
@@ -89,11 +90,10 @@ class QuietRunner(Runner):
         """The checkpoint holds the description; mmengine would write an empty configuration."""
 
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:  # type: ignore[override]
-        model = model.to(self.device)
+        model = model.to(self.place.device)
         if not self.distributed:
             return model
-        devices = [int(os.environ["LOCAL_RANK"])] if self.device.type == "cuda" else None
-        return MMDistributedDataParallel(module=model, device_ids=devices, broadcast_buffers=False)
+        return MMDistributedDataParallel(module=model, device_ids=self.place.ids, broadcast_buffers=False)
 
     def load_or_resume(self) -> None:
         """Called once everything is built and the loader runs: the last moment before the first step."""
@@ -111,7 +111,7 @@ def train(
     items: int,
     read: Reader,
     work_dir: Path,
-    device: torch.device,
+    place: Placement,
     on_step: hooks.OnStep,
     initialise: Callable[[nn.Module], object] = lambda trunk: None,
 ) -> Path:
@@ -139,7 +139,7 @@ def train(
     start = kept["step"] * settings.accumulate if kept else 0
     passes = settings.steps * settings.accumulate
     sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world)
-    runner = _runner(settings, net, dataset, sampler, kept, work_dir, device, on_step)
+    runner = _runner(settings, net, dataset, sampler, kept, work_dir, place, on_step)
     try:
         runner.train()
     except torch.cuda.OutOfMemoryError as error:
@@ -178,23 +178,22 @@ def _runner(
     sampler: StepSampler,
     kept: dict[str, Any] | None,
     work_dir: Path,
-    device: torch.device,
+    place: Placement,
     on_step: hooks.OnStep,
 ) -> QuietRunner:
     """The Runner with our loop, optimizer and hooks, and none of mmengine's defaults that print or write."""
     poly = hooks.PolyHook(settings.steps, settings.power, settings.lr_every, settings.accumulate)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    net = net.to(device)
+    net = net.to(place.device)
     silent = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
     return QuietRunner(
-        device,
+        place,
         kept,
         settings.accumulate,
         model=net,
         work_dir=str(work_dir),
-        train_dataloader=loader(dataset, sampler, settings.workers),
+        train_dataloader=loader(dataset, sampler, settings.workers, place.pin_memory),
         train_cfg={"type": "StepLoop", "max_iters": settings.steps * settings.accumulate},
-        optim_wrapper=wrap(net, settings.rates, device, settings.precision, settings.accumulate),
+        optim_wrapper=wrap(net, settings.rates, place, settings.precision, settings.accumulate),
         default_hooks=dict.fromkeys(silent),
         custom_hooks=[
             poly,
@@ -203,7 +202,7 @@ def _runner(
         ],
         default_scope="mmseg",
         launcher="pytorch" if sampler.world > 1 else "none",
-        env_cfg={"cudnn_benchmark": device.type == "cuda", "dist_cfg": {"backend": backend}},
+        env_cfg={"cudnn_benchmark": place.tune, "dist_cfg": {"backend": place.backend}},
         randomness={"seed": settings.seed},
         experiment_name=f"segmentation_{os.getpid()}_{next(_RUNS)}_{digest(str(work_dir))}",
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stages.core.runtime import generator_states, restore_generator_states
 from stages.core.training import save_tensors
 
 FILE = "state.pth"
@@ -27,18 +28,17 @@ def generators() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": generator_states(),
     }
 
 
 def restore_generators(state: dict[str, Any]) -> None:
-    """Put the generators back; CUDA's only where as many devices are there."""
+    """Put the generators back."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    restore_generator_states(state["cuda"])
 
 
 def keep(folder: Path, net: nn.Module, optimizer: Any, step: int) -> None:
