@@ -18,7 +18,6 @@ SEGMENT_STEP = 2.3e-6  # 1.8 s for 8 crops of 241² at three scales, 3.8 s for 8
 INFERENCE = 2.2e-7  # .35 s for an image of 384 x 288 at four scales with flips
 SEGMENT_INFERENCE = SEGMENT_STEP / 3
 THRESHOLD = 9.3e-8  # one candidate of one class; .20 s for 20 on such an image
-SOURCES = 3  # whose thresholds are searched: BAS, CAM and their sum
 # Seconds of one core for each pixel: dense CRF of ten iterations (and for each of its labels), walk of 256 steps.
 CRF, CRF_LABEL = 8.5e-7, 3.2e-7  # .20 s with 3 labels at 384 x 288, .84 s with 21
 WALK = {"chebyshev": 2.1e-7, "exact": 7.5e-7}  # .040 and .140 s at 500 x 375
@@ -88,11 +87,16 @@ def _seed_train(sections: Mapping[str, Any], data: Facts, machine: Machine) -> C
     return _training(config.backbone, config.batch * config.crop**2, _steps(config, data), SEED_STEP, machine)
 
 
+def _cam_train(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    config = sections["cam_train"]
+    return _training(config.backbone, config.batch * config.crop**2, _steps(config, data), SEED_STEP, machine)
+
+
 def _seed_infer(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
     config, slow = sections["seed_infer"], TRUNKS.get(sections["seed_train"].backbone, OTHER)[0]
     images, seen = data.images["train"], 2 * data.pixels * sum(scale**2 for scale in config.scales)
     searched = 0 if config.search == "none" else data.images[config.search]
-    judged = searched * data.present * SOURCES * config.thresholds * data.pixels
+    judged = searched * data.present * len(config.sources) * config.thresholds * data.pixels * config.judge_scale**2
     seconds = (images * seen * INFERENCE + judged * THRESHOLD) * slow / machine.speed
     memory = PROCESS + 2 * data.pixels * max(config.scales) ** 2 * PASSING
     return Cost(seconds, memory, images * seen * data.present * SEED)
@@ -144,6 +148,7 @@ def _segment_predict(sections: Mapping[str, Any], data: Facts, machine: Machine)
 
 MODELS: dict[str, Model] = {
     "seed_train": _seed_train,
+    "cam_train": _cam_train,
     "seed_infer": _seed_infer,
     "irn_labels": _irn_labels,
     "irn_train": _irn_train,
