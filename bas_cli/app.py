@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import analyse, pipeline, results
+from bas_cli.commands import analyse, exchange, pipeline, results
 from stages import __version__
 
 HELP = """Background activation suppression: from image-level labels to a segmentation network.
@@ -28,6 +28,8 @@ app.add_typer(seed, name="seed")
 seed.command("train")(pipeline.of_stages("seed_train"))
 seed.command("cam")(pipeline.of_stages("cam_train"))
 seed.command("infer")(pipeline.of_stages("seed_infer"))
+seed.command("import")(exchange.take)
+seed.command("export")(exchange.give)
 app.add_typer(refine, name="refine")
 refine.command("irn")(pipeline.of_stages("irn_labels", "irn_train", "irn_masks"))
 app.add_typer(segment, name="segment")

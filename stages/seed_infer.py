@@ -121,11 +121,21 @@ def _infer(nets: Networks, sample: Sample, search: bool, config: Config, ctx: Co
 
 
 def _imported(sample: Sample, config: Config, ctx: Context) -> dict[str, np.ndarray]:
-    """The imported maps of one image that the sources name."""
+    """The imported maps of one image that the sources name. Raises StageError where they are of other images or labels."""
     from stages.data import seedfile
 
-    names = sources.imported(config.sources)
-    return {name: seedfile.read(seed_path(ctx.input(f"{IMPORTS}/{name}"), sample.id)).imported[name] for name in names}
+    maps = {}
+    for name in sources.imported(config.sources):
+        path = seed_path(ctx.input(f"{IMPORTS}/{name}"), sample.id)
+        seed = seedfile.read(path) if path.is_file() else None
+        if seed is None or tuple(seed.classes) != sample.labels:
+            raise StageError(
+                f"The imported maps '{name}' are not of these images and labels",
+                f"those of '{sample.id}' are {'of other classes' if seed else 'not there'}",
+                f"Run `bas seed import DIR --name {name}` again",
+            )
+        maps[name] = seed.imported[name]
+    return maps
 
 
 def _maps(nets: Networks, image: Array, sample: Sample, config: Config) -> dict[str, list[Tensor]]:

@@ -166,7 +166,7 @@ class Run:
         self.folder, self.sections = folder, dict(resolved)
         self.runtime = runtimes.Runtime(self._section("runtime", runtimes.Config))
         self._dataset: datasets.Dataset | None = None
-        self._hashes = HashCache(folder / "hashes.json")
+        self.hashes = HashCache(folder / "hashes.json")
         self.on_warning: Tell = lambda message: None
         self.on_note: Tell = lambda message: None
         self.reporter: contract.Reporter | None = None  # shows the generation of the demo
@@ -180,6 +180,11 @@ class Run:
     def recipe(self) -> datasets.Generated | None:
         """What the run's data is generated from; None where photographs are read."""
         return self._section("data", datasets.Config).recipe
+
+    @property
+    def refined(self) -> str:
+        """The source of seeds that IRN reads."""
+        return self._section("refine", RefineConfig).seed
 
     @property
     def dataset(self) -> datasets.Dataset:
@@ -210,15 +215,22 @@ class Run:
                 )
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise StageError where the stages NAMES cannot use the data or lack a file of weights.
+        """Raise StageError where the stages NAMES cannot use the data or lack a file of weights or imported maps.
 
         Writes nothing, so demo's images are left for later.
         """
         for name in names:
             contract.require_weights(self.sections[name])
+            contract.require_inputs(stage_module(name), self.sections[name], self.folder, contract.IMPORTS)
         if self.recipe is None:
             for role in dict.fromkeys(role for name in names for role in stage_module(name).READS):
                 self.dataset.split(role)
+
+    def begin(self) -> logging.Logger:
+        """Make the folder, keep the configuration in it and open the log. Raises StageError where it is another dataset's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.save_config()
+        return open_log(self.folder, self.on_warning, self.on_note)
 
     def save_config(self) -> None:
         """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
@@ -242,12 +254,15 @@ class Run:
         """Whether stages were made from other images: a moved data folder is not another dataset."""
         for name in PIPELINE:
             for split, value in contract.begun_with(self.folder / name).get("data", {}).items():
-                return value != self.dataset.digest(split, self._hashes)
+                return value != self.dataset.digest(split, self.hashes)
         return False
 
     def wanted(self, name: str, still: _Still | None = None) -> dict[str, Any]:
-        """The fingerprint that the stage's result should have now."""
-        return contract.fingerprint(stage_module(name), self.sections, still or self.dataset, self.folder, self._hashes)
+        """The fingerprint that the stage's result should have now; of an import, whose folder may be gone, what can be known."""
+        if name.startswith(contract.IMPORTS):
+            split = {"train": (still or self.dataset).digest("train", self.hashes)}
+            return {**contract.begun_with(self.folder / name), "data": split}
+        return contract.fingerprint(stage_module(name), self.sections, still or self.dataset, self.folder, self.hashes)
 
     def report(self, name: str, still: _Still | None = None) -> Report:
         """State, reason, metrics and outputs of one stage."""
@@ -258,19 +273,21 @@ class Run:
         return Report(name, now.state, now.why, manifest.get("metrics", {}), manifest.get("seconds"), count)
 
     def reports(self, still: _Still | None = None) -> list[Report]:
-        """The state of every stage; one whose input is stale or missing is at best stale itself."""
+        """The state of every import and stage; a stage whose input is stale or missing is at best stale itself."""
         rows: list[Report] = []
         behind: dict[str, str] = {}
         still = still or _Still(self)
-        for name in plan(self.sections, list(PIPELINE)):
+        needs = {name: contract.needs(stage_module(name), self.sections[name]) for name in plan(self.sections, list(PIPELINE))}
+        imports = {need: () for names in needs.values() for need in names if need.startswith(contract.IMPORTS)}
+        for name, needed in (imports | needs).items():
             row = self._row(name, still)
-            waiting = next((need for need in contract.needs(stage_module(name), self.sections[name]) if need in behind), None)
+            waiting = next((need for need in needed if need in behind), None)
             if row.state == "done" and waiting is not None:
                 row = Report(name, "stale", f"its input {waiting} is {behind[waiting]}", row.metrics, row.seconds, row.outputs)
             if row.state != "done":
                 behind[name] = row.state
             rows.append(row)
-        self._hashes.save()
+        self.hashes.save()
         return rows
 
     def _row(self, name: str, still: _Still) -> Report:
@@ -286,9 +303,7 @@ class Run:
         What is stale before the first of NAMES stays so: the log warns of it, and a stage that is kept in spite of it is
         reported as stale.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.save_config()
-        log = open_log(self.folder, self.on_warning, self.on_note)
+        log = self.begin()
         still = _Still(self)
         rows = self._rows(still)
         for name in plan(self.sections, names):
@@ -299,9 +314,7 @@ class Run:
                 continue
             self._warn(name, rows, log)
             log.info(self.runtime.describe())
-            contract.execute(
-                stage_module(name), self.sections[name], self._context(name, reporter, log), self.wanted(name), force
-            )
+            contract.execute(stage_module(name), self.sections[name], self.context(name, reporter, log), self.wanted(name), force)
             still = _Still(self)  # images may have changed while the stage ran
             rows = self._rows(still)
             yield self.report(name, still), True
@@ -309,7 +322,8 @@ class Run:
     def _rows(self, still: _Still) -> dict[str, Report]:
         return {row.name: row for row in self.reports(still)}
 
-    def _context(self, name: str, reporter: contract.Reporter, log: logging.Logger) -> contract.Context:
+    def context(self, name: str, reporter: contract.Reporter, log: logging.Logger) -> contract.Context:
+        """What the stage or import NAME may use."""
         shared = {key: self.sections[key] for key in SHARED}
         return contract.Context(self.folder, name, self.dataset, shared, self.runtime, reporter, log)
 
@@ -329,4 +343,4 @@ class Run:
         stage = stage_module(name)
         if not hasattr(stage, "score"):
             return None
-        return stage.score(self.sections[name], self._context(name, reporter, open_log(self.folder)))
+        return stage.score(self.sections[name], self.context(name, reporter, open_log(self.folder)))

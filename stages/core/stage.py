@@ -181,7 +181,10 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
     if old == new:
         return []
     if where.startswith("inputs."):
-        return [f"{where.removeprefix('inputs.')} was run again or is missing"]
+        name = where.removeprefix("inputs.")
+        return [f"{name} was {'imported' if name.startswith(IMPORTS) else 'run'} again or is missing"]
+    if where == "files":
+        return ["the files that were imported changed"]
     if where.startswith("data."):
         return [f"the images or labels of split '{where.split('.')[1]}' changed"]
     if where == "weights":
@@ -189,10 +192,10 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
     return [f"{where.removeprefix('config.')}: {old} → {new}"]
 
 
-def require_inputs(stage: ModuleType, section: Section, run_dir: Path) -> None:
-    """Raise StageError when an earlier stage or an import that this one reads is not complete."""
+def require_inputs(stage: ModuleType, section: Section, run_dir: Path, among: str = "") -> None:
+    """Raise StageError when an earlier stage or an import that this one reads, named AMONG…, is not complete."""
     for need in needs(stage, section):
-        if read_manifest(run_dir / need) is None:
+        if need.startswith(among) and read_manifest(run_dir / need) is None:
             imported = need.startswith(IMPORTS)
             raise StageError(
                 f"Cannot run {stage.__name__.rsplit('.', 1)[-1]}",

@@ -15,6 +15,8 @@ from stages.core.errors import StageError
 
 Array = NDArray[np.uint8]
 VOID = 255
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values by which rows become columns
+GREY = ("L", "I;16", "I;16B", "I")  # PIL's names of grey images; "I" of 16 bits before PIL 11
 DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)  # of decoders
 
 
@@ -29,11 +31,29 @@ def read_image(path: Path) -> Array:
 
 def pixels(path: Path) -> int:
     """Pixels of an image, by its header alone. Raises StageError that names the file."""
+    height, width = size(path)
+    return height * width
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Height and width of an image as `read_image` gives it, by its header alone. Raises StageError that names the file."""
     try:
         with Image.open(path) as image:
-            return image.width * image.height
+            lies = image.getexif().get(ORIENTATION, 1) in LYING
+            return (image.width, image.height) if lies else (image.height, image.width)
     except DAMAGE as error:
         raise _unreadable("image", path, error) from error
+
+
+def read_grey(path: Path) -> NDArray[np.uint8 | np.uint16 | np.int32]:
+    """Read a grey PNG of 8 or 16 bits as (H,W). Raises StageError on colour and index images, which are no maps."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in GREY:
+                raise ValueError(f"mode {image.mode}, not a grey image of 8 or 16 bits")
+            return np.asarray(image).copy()
+    except DAMAGE as error:
+        raise _unreadable("map", path, error) from error
 
 
 def read_mask(path: Path) -> Array:

@@ -53,10 +53,10 @@ def read(path: Path) -> Seed:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         maps: dict[str, list[NDArray[np.float16]]] = {}
+        thresholds = {k.removeprefix("threshold_"): arrays.pop(k) for k in list(arrays) if k.startswith("threshold_")}
         for key in sorted(k for k in arrays if k.rpartition("_")[2].isdigit()):
             maps.setdefault(key.rpartition("_")[0], []).append(arrays[key])
         height, width = (int(v) for v in arrays["size"])
-        thresholds = {k.removeprefix("threshold_"): v for k, v in arrays.items() if k.startswith("threshold_")}
         imported = {k.removesuffix(f"_{IMAGE}"): v for k, v in arrays.items() if k.endswith(f"_{IMAGE}")}
         return Seed(arrays["classes"], (height, width), maps, thresholds, imported)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -41,6 +41,17 @@ def parse(source: str) -> tuple[Term, ...]:
     return tuple(term for group in flat for term in group)
 
 
+def require_free(name: str) -> None:
+    """Raise StageError where imported maps cannot be called NAME."""
+    if NAME.fullmatch(name) is None or name.startswith("threshold_"):
+        why = "a name is a letter, then letters, digits, - and _, and begins not with threshold_"
+    elif name in (*OWN, *MADE_OF):
+        why = "this run's own maps have that name"
+    else:
+        return
+    raise StageError(f"Imported maps cannot be called '{name}'", why, "Choose another with --name")
+
+
 def maps_of(sources: Iterable[str]) -> tuple[str, ...]:
     """Names of all maps that the sources are made of, each once."""
     names = (name for source in sources for term in parse(source) for name in MADE_OF.get(term.name, (term.name,)))

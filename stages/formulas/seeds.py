@@ -80,6 +80,15 @@ def cover(maps: Tensor, size: tuple[int, int]) -> Tensor:
     )
 
 
+def thin(maps: Tensor, size: tuple[int, int], stride: int = SEED_STRIDE) -> Tensor:
+    """Maps (C,h,w) whose grid is laid over an image of SIZE (H,W), on a grid not finer than every STRIDE-th pixel.
+
+    Means over the cells of that grid, so that `cover` lays it over the image again; a coarser grid stays as it is.
+    """
+    height, width = (min(own, wanted) for own, wanted in zip(maps.shape[-2:], strided_size(*size, stride), strict=True))
+    return F.interpolate(maps[None], (height, width), mode="area")[0]
+
+
 def cover_strided(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """The same maps at every 4th pixel of the image, from its first → (C,H/4,W/4) float32."""
     return cover(maps, size)[:, ::SEED_STRIDE, ::SEED_STRIDE]
