@@ -37,11 +37,18 @@ def by_full_passes(net: bas.BasNet, image: Tensor, score_map: Tensor, count: int
     return float(thresholds.grid(count)[best[len(best) // 2]])
 
 
-def searched(net: bas.BasNet, image: Tensor, score_map: Tensor, count: int, run: Runtime) -> float | None:
-    """The same by the product, from the image on."""
-    judge = hoisted.Evaluator(net.evaluator, net.extractor(image))
+def searched(net: bas.BasNet, image: Tensor, score_map: Tensor, count: int, run: Runtime) -> tuple[float | None, int]:
+    """The same by the product, from the image on, and how many masks were judged for it."""
+    judge, judged = hoisted.Evaluator(net.evaluator, net.extractor(image)), 0
+
+    def counting(masks: Tensor) -> Tensor:
+        nonlocal judged
+        judged += len(masks)
+        return judge(masks)
+
     maps, classes = score_map[None], torch.tensor([CLASS], device=image.device)
-    return thresholds.search(maps, classes, count, judge.size, judge.logits, judge, run.masks_at_once)[0]
+    found = thresholds.search(maps, classes, count, judge.size, judge.logits, counting, run.masks_at_once)[0]
+    return found, judged
 
 
 def _placed(run: Runtime) -> tuple[bas.BasNet, Tensor, Tensor]:
@@ -58,7 +65,7 @@ def search() -> Measured:
     run = runtime()
     net, image, score_map = _placed(run)
     with torch.inference_mode(), run.fabric.autocast():
-        expected, found = by_full_passes(net, image, score_map, 20), searched(net, image, score_map, 20, run)
+        expected, (found, judged) = by_full_passes(net, image, score_map, 20), searched(net, image, score_map, 20, run)
         measure.require_equal(found == expected, f"threshold {found}, by full passes {expected}")
         pair = measure.in_turns(
             lambda: by_full_passes(net, image, score_map, 20),
@@ -66,7 +73,7 @@ def search() -> Measured:
             wait=_waiting(run),
         )
     sizes = {"image": IMAGE, "trunk": "resnet50", "masks": 20, "precision": run.precision}
-    return pair.against(2 if run.device.type == "cpu" else 8, sizes, threshold=found)
+    return pair.against(2 if run.device.type == "cpu" else 8, sizes, threshold=found, masks_judged=judged)
 
 
 def _inference(net: bas.BasNet, image: Tensor, run: Runtime) -> None:
@@ -82,8 +89,9 @@ def overhead() -> Measured:
     run = runtime()
     net, image, score_map = _placed(run)
     with torch.inference_mode(), run.fabric.autocast():
-        pairs = {}
+        pairs, judged = {}, {}
         for count in (20, 7):
+            judged[count] = searched(net, image, score_map, count, run)[1]
             pairs[count] = measure.in_turns(
                 lambda: _inference(net, image, run),
                 lambda count=count: searched(net, image, score_map, count, run),
@@ -92,7 +100,13 @@ def overhead() -> Measured:
     twenty, seven = (_with_inference(pairs[count]) for count in (20, 7))
     met = 1 / twenty.ratio <= 1.9 and 1 / seven.ratio <= 1.3
     sizes = {"image": IMAGE, "trunk": "resnet50", "scales": SCALES, "classes": 1, "maps": 1, "precision": run.precision}
-    extra = {"ratio_7_masks": 1 / seven.ratio, "cpu_ratio": 1 / twenty.cpu_ratio, "cpu_ratio_7_masks": 1 / seven.cpu_ratio}
+    extra = {
+        "ratio_7_masks": 1 / seven.ratio,
+        "cpu_ratio": 1 / twenty.cpu_ratio,
+        "cpu_ratio_7_masks": 1 / seven.cpu_ratio,
+        "masks_judged": judged[20],
+        "masks_judged_of_7": judged[7],
+    }
     return Measured(1 / twenty.ratio, met, twenty.seconds, "s", twenty.reference_seconds, sizes, extra)
 
 
