@@ -36,6 +36,9 @@ class Config(Section):
         min_length=1,
         description="Sources that are scored and may be refined: bas, cam, replace, average, irn, imports, sums as bas+irn.",
     )
+    images: Literal["train", "score"] = Field(
+        "train", description="Images that seeds are made for: train (all, as IRN needs) or score (the scored list alone)."
+    )
     scales: tuple[float, ...] = Field(
         (1.0, 0.5, 1.5, 2.0), min_length=1, gt=0, description="Image scales; each is run with its mirror image and summed."
     )
@@ -69,7 +72,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     from stages.core import sharding
 
     nets = _load(config, ctx)
-    samples = ctx.dataset.split("train")
+    samples = ctx.dataset.split(config.images)
     searched = {s.id for s in ctx.dataset.split(config.search)} if config.search != "none" else set()
 
     def infer(sample: Sample) -> None:

@@ -43,7 +43,9 @@ def test_what_costs_scale_with():
     assert cost("seed_train", machine=costs.machine(gpu=True, threads=2, workers=2)).seconds < one.seconds / 10
     assert cost("segment_predict", "segment_predict.crf=false").seconds < cost("segment_predict").seconds
     assert cost("irn_masks", "irn_masks.exp_times=6").seconds < cost("irn_masks").seconds
-    assert cost("seed_infer", "seed_infer.search=none").seconds < cost("seed_infer").seconds
+    inferred = cost("seed_infer").seconds
+    for less in ("search=none", "images=score", "sources=[sum]", "judge_scale=0.5"):
+        assert cost("seed_infer", f"seed_infer.{less}").seconds < inferred
 
 
 def test_a_stage_that_ran_is_scaled_from_what_it_took(bas: Command, config: Path, tmp_path: Path):

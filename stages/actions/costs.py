@@ -94,8 +94,8 @@ def _cam_train(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Co
 
 def _seed_infer(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
     config, slow = sections["seed_infer"], TRUNKS.get(sections["seed_train"].backbone, OTHER)[0]
-    images, seen = data.images["train"], 2 * data.pixels * sum(scale**2 for scale in config.scales)
-    searched = 0 if config.search == "none" else data.images[config.search]
+    images, seen = data.images[config.images], 2 * data.pixels * sum(scale**2 for scale in config.scales)
+    searched = 0 if config.search == "none" else min(data.images[config.search], images)
     judged = searched * data.present * len(config.sources) * config.thresholds * data.pixels * config.judge_scale**2
     seconds = (images * seen * INFERENCE + judged * THRESHOLD) * slow / machine.speed
     memory = PROCESS + 2 * data.pixels * max(config.scales) ** 2 * PASSING

@@ -46,9 +46,12 @@ def total(stages: Sequence[Planned]) -> Cost:
     return Cost(sum(cost.seconds for cost in costs), memory, sum(cost.disk for cost in costs))
 
 
-def plan(run: Run, names: Sequence[str], force: bool) -> list[Planned]:
-    """What the stages NAMES would take now. Raises StageError where the data cannot be used."""
-    data = facts(run)
+def plan(run: Run, names: Sequence[str], force: bool, data: Facts | None = None) -> list[Planned]:
+    """What the stages NAMES would take now, on the run's own data if no DATA is given.
+
+    Raises StageError where the data cannot be used.
+    """
+    data = data or facts(run)
     reports = [report for report in run.reports() if report.name in names]
     return [Planned(r, Cost(), None) if r.state == "done" and not force else _planned(run, r, data) for r in reports]
 

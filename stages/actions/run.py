@@ -219,6 +219,7 @@ class Run:
 
         Writes nothing, so demo's images are left for later.
         """
+        self._check_seeds(names)
         for name in names:
             contract.require_weights(self.sections[name])
             contract.require_inputs(stage_module(name), self.sections[name], self.folder, contract.IMPORTS)
@@ -231,6 +232,16 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.save_config()
         return open_log(self.folder, self.on_warning, self.on_note)
+
+    def _check_seeds(self, names: Sequence[str]) -> None:
+        """Raise StageError where stages after the seeds are to run and only scored images have seeds."""
+        reader = next((name for name in names if "seed_infer" in stage_module(name).NEEDS), None)
+        if reader is not None and vars(self.sections["seed_infer"])["images"] != "train":
+            raise StageError(
+                f"Cannot run {reader}",
+                "seed_infer.images is score, and it reads the seeds of all images to train on",
+                "Stop before it with --until seed_infer, or --set seed_infer.images=train",
+            )
 
     def save_config(self) -> None:
         """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
