@@ -16,6 +16,8 @@ from bas_cli.pace import clock
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from stages.actions.ablate import Result, Spread
+
 COLOURS = {"done": "32", "stale": "33", "partial": "33", "missing": "2", "error": "1;31", "warning": "33"}  # ANSI
 
 
@@ -60,7 +62,7 @@ def status_table(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         seconds = clock(row["seconds"]) if row["seconds"] is not None else ""
         cells.append((row["name"], row["state"], seconds, str(row["outputs"] or ""), row["why"] or headline(row["metrics"])))
-    _stages(cells)
+    _columns(cells)
 
 
 def plan_table(rows: Sequence[Mapping[str, Any]], total: Mapping[str, float]) -> None:
@@ -70,20 +72,46 @@ def plan_table(rows: Sequence[Mapping[str, Any]], total: Mapping[str, float]) ->
         cost = row["estimate"]
         taken = ("?", "?", "?", "") if cost is None else (*_taken(cost), cost["from"] or "")
         cells.append((row["name"], row["state"], *taken, row["why"]))
-    _stages([*cells, ("all", "", *_taken(total), "", "")])
+    _columns([*cells, ("all", "", *_taken(total), "", "")])
 
 
 def _taken(cost: Mapping[str, float]) -> tuple[str, str, str]:
     return f"{cost['minutes']:.1f}", f"{cost['memory_mb']} MB", f"{cost['disk_mb']} MB"
 
 
-def _stages(cells: Sequence[Sequence[str]]) -> None:
-    """Columns under a line of titles: name and state, numbers flush right, the last column as it is."""
+def _columns(cells: Sequence[Sequence[str]]) -> None:
+    """Columns under a line of titles: two flush left (states in colour), then flush right, the last as it is."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     for name, state, *numbers, why in cells:
         shown = colour(f"{state:<{widths[1]}}", state, sys.stdout) if state in COLOURS else f"{state:<{widths[1]}}"
         middle = "  ".join(f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=False))
         sys.stdout.write(f"{name:<{widths[0]}}  {shown}  {middle}  {why}".rstrip() + "\n")
+
+
+def ablation_table(result: Result) -> None:
+    """A table of the paper beside ours on stdout: a line for each row and kind of threshold."""
+    seeds = ", ".join(map(str, result.seeds))
+    sys.stdout.write(
+        f"{result.table.title}. {result.metric} in percent on the scored list; mean ± deviation over seeds {seeds}\n"
+    )
+    cells = [("row", "thresholds", "paper", "ours", "seeds", "paired difference to")]
+    shown = ""
+    for line in result.lines:
+        row, kind = line.place
+        ours, seeds = ("–", "0") if line.ours is None else (_spread(line.ours), str(line.ours.count))
+        against = ";  ".join(f"{name}: {_spread(difference, '+')}" for name, difference in line.differences.items())
+        paper = "–" if line.paper is None else f"{line.paper:g}"
+        cells.append(("" if row == shown else row, kind, paper, ours, f"{seeds} of {len(result.seeds)}", against))
+        shown = row
+    _columns(cells)
+    sys.stdout.write(f"{result.table.note}\n" if result.table.note else "")
+    if result.missing:
+        note(f"{len(result.missing)} cells are not finished, first {result.missing[0].run.folder}: ask without --report to go on")
+
+
+def _spread(value: Spread, sign: str = "") -> str:
+    deviation = "" if value.deviation is None else f" ± {value.deviation:.1f}"
+    return f"{value.mean:{sign}.1f}{deviation}"
 
 
 def headline(metrics: Mapping[str, float]) -> str:

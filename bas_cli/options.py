@@ -23,7 +23,7 @@ LAST = RUNS / ".last"
 Dataset = Annotated[
     str | None,
     typer.Argument(
-        help="A shipped configuration (demo, voc, voc_coco_init, voc_small) or a YAML file; left out: that of the run.",
+        help="A shipped configuration (demo, voc, voc_coco_init, voc_small, …_ablation) or a YAML file; left out: that of the run.",
         show_default=False,
     ),
 ]
@@ -106,7 +106,7 @@ def _asked(
 
 
 def shared(command: Callable[..., None]) -> Callable[..., None]:
-    """COMMAND(request, manner, **own) as typer takes it: with the options of `_asked` beside its own."""
+    """COMMAND(request, manner, **own) as typer takes it: with its own options and those of `_asked`."""
     common = inspect.signature(_asked, eval_str=True).parameters
     mine = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
 
@@ -114,7 +114,7 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
     def call(**values: Any) -> None:
         command(*_asked(**{name: values.pop(name) for name in common}), **values)
 
-    together = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*common.values(), *mine)]
+    together = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*mine, *common.values())]
     call.__signature__ = inspect.Signature(together)  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in together}
     return call

@@ -150,13 +150,18 @@ def _hash(sample: Sample, hashes: HashCache) -> str:
         ) from error
 
 
+def generated_root(run_dir: Path) -> Path:
+    """Where the demo of a run is generated."""
+    return run_dir / "data"
+
+
 def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]], Iterable[str]] = iter) -> Dataset:
     """Open the configured dataset; the demo is generated into the run's folder first, seen by WATCH. Raises StageError."""
     wanted = config.recipe
     if wanted is not None:
         from stages.data import demo
 
-        root = demo.generate(run_dir / "data", wanted.train, wanted.val, wanted.size, wanted.seed, watch)
+        root = demo.generate(generated_root(run_dir), wanted.train, wanted.val, wanted.size, wanted.seed, watch)
     elif config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
     else:
