@@ -23,7 +23,7 @@ LAST = RUNS / ".last"
 Dataset = Annotated[
     str | None,
     typer.Argument(
-        help="A shipped configuration (demo, voc, voc_coco_init, voc_small, …_ablation) or a YAML file; left out: that of the run.",
+        help="Shipped (demo, voc, voc_coco_init, voc_small, voc_small_ablation) or a YAML file; left out: the run's own.",
         show_default=False,
     ),
 ]

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command, Finished, call, fork, wait, wait_for
+from conftest import TINY, Command, Finished, call, fork, wait, wait_for
 
 from stages.actions import ablate, cells
 from stages.actions.ablate import Place, Spread
 from stages.actions.run import Run, resolve
 from stages.actions.tables import KINDS, TABLES, Row, Table
+from stages.core.config import merge, parse_assignment
 
 CAM = {"backbone": "tiny", "weights": "none", "long_side": [48, 64], "crop": 48, "batch": 4, "epochs": 1}
 
@@ -89,11 +90,7 @@ def test_one_training_serves_all_rows_but_those_without_l_bas(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> Path:
-    """A folder in which `bas ablate table6` was killed in its third cell of six and asked again."""
-    from conftest import TINY
-
-    from stages.core.config import merge, parse_assignment
-
+    """A folder with a configuration of the tiny settings."""
     folder = tmp_path_factory.mktemp("home")
     values: dict[str, Any] = {"data": {"root": str(generated)}, "cam_train": CAM, "eval": {"subset": {"mIoU-2": [0, 1]}}}
     for (section, key), value in map(parse_assignment, TINY):
@@ -104,14 +101,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def resumed(home: Path) -> Finished:
-    """What the second call said: the first one's two finished cells and its finished training were there."""
-    words = ("ablate", "table6", "tiny.yaml", "--seeds", "2")
+    """What the second call said: the first was killed after the first of its four cells."""
+    words = ("ablate", "fig11", "tiny.yaml", "--seeds", "2")
     child = fork(home, *words)
-    wait_for(child, home / "runs/tiny/ablate/table6/seed0/configured/seed_train/manifest.json")
+    wait_for(child, home / "runs/tiny/ablate/fig11/seed0/masked=features/seed_infer/manifest.json")
     os.kill(child, signal.SIGKILL)
     assert wait(child) == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/ablate/*/*/*/*/manifest.json")}
-    assert len(before) >= 5
+    assert 2 <= len(before) < 8
     done = call(home, *words, "--json")
     assert done.code == 0, done.err
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -125,62 +122,58 @@ def folders(home: Path, table: str) -> dict[str, dict[str, float]]:
 
 
 def test_the_numbers_are_those_of_the_run_folders(home: Path, resumed: Finished):
-    metrics = folders(home, "table6")
-    assert len(metrics) == 6 and resumed.json["metric"] == "mIoU-2" and resumed.json["seeds"] == [0, 1]
-    variants = {"without L_bas": "lam=0", "without L_bas, β = α": "lam=0,beta=0.5", "BAS": "configured"}
-    assert len(resumed.json["rows"]) == len(variants) * len(KINDS) and not resumed.json["missing"]
-    for row in resumed.json["rows"]:
-        variant = variants[row["row"]]
-        expected = {k: metrics[f"seed{k}/{variant}"][f"train/bas/{row['kind']}/mIoU-2"] for k in "01"}
-        assert row["values"] == expected and row["ours"]["count"] == 2
-        assert row["ours"]["mean"] == pytest.approx(sum(expected.values()) / 2, abs=1e-3)
-    assert {row["paper"] for row in resumed.json["rows"]} == {50.1, 57.7, 57.8, None}
+    metrics = folders(home, "fig11")
+    assert len(metrics) == 4 and resumed.json["metric"] == "mIoU-2" and resumed.json["seeds"] == [0, 1]
+    rows = {(row["row"], row["kind"]): row for row in resumed.json["rows"]}
+    assert list(rows) == [(label, kind) for label in ("features", "image") for kind in KINDS] and not resumed.json["missing"]
+    for (label, kind), row in rows.items():
+        first, second = (metrics[f"seed{k}/masked={label}"][f"train/bas/{kind}/mIoU-2"] for k in (0, 1))
+        assert row["values"] == {"0": first, "1": second} and row["ours"]["count"] == 2
+        assert row["ours"]["mean"] == pytest.approx((first + second) / 2, abs=1e-3)
+    difference = rows["image", "fixed"]["differences"]["features"]["mean"]
+    assert difference == pytest.approx(
+        rows["image", "fixed"]["ours"]["mean"] - rows["features", "fixed"]["ours"]["mean"], abs=2e-3
+    )
 
 
 def test_what_is_finished_is_kept_and_what_is_missing_is_said(home: Path, resumed: Finished):
-    assert resumed.err.count("fresh, kept") >= 5 and resumed.err.count("cell ") == 6
-    again = call(home, "ablate", "table6", "--seeds", "2")  # of the last run
-    assert again.code == 0 and again.err.count("fresh, kept") == 12 and "done" not in again.err
-    assert again.out.startswith("Table 6: the loss L_bas. mIoU-2 in percent on the scored list")
-    more = call(home, "ablate", "table6", "--seeds", "3", "--report")
-    assert "3 cells are not finished" in more.err and "2 of 3" in more.out
-    plan = call(home, "ablate", "table6", "--seeds", "3", "--dry-run", "--json").json["stages"]
-    assert [row["name"] for row in plan if row["state"] != "done"] == [
-        f"seed2/{variant}/{stage}"
-        for variant in ("lam=0", "lam=0,beta=0.5", "configured")
-        for stage in ("seed_train", "seed_infer")
+    assert resumed.err.count("fresh, kept") >= 2 and resumed.err.count("cell ") == 4
+    again = call(home, "ablate", "fig11", "--run", "runs/tiny", "--seeds", "2")
+    assert again.code == 0 and again.err.count("fresh, kept") == 8 and "done" not in again.err
+    assert again.out.startswith("Fig. 11: masking the image or the features. mIoU-2 in percent on the scored list")
+    more = call(home, "ablate", "fig11", "--seeds", "3", "--report")  # of the last run
+    assert more.code == 0 and "2 cells are not finished" in more.err and "2 of 3" in more.out
+    plan = call(home, "ablate", "fig11", "--seeds", "3", "--dry-run", "--json").json["stages"]
+    assert len(plan) == 12 and [row["name"] for row in plan if row["state"] != "done"] == [
+        f"seed2/masked={variant}/{stage}" for variant in ("features", "image") for stage in ("seed_train", "seed_infer")
     ]
 
 
 def test_a_cell_is_an_ordinary_run(home: Path, resumed: Finished):
-    status = call(home, "status", "--run", "runs/tiny/ablate/table6/seed1/lam=0", "--json").json
+    status = call(home, "status", "--run", "runs/tiny/ablate/fig11/seed1/masked=image", "--json").json
     assert [row["state"] for row in status["stages"]][:3] == ["done", "done", "missing"]
 
 
-def test_what_another_table_has_finished_is_linked(home: Path, resumed: Finished):
-    done = call(home, "ablate", "fig11", "--seeds", "1")
-    assert done.code == 0 and done.err.count("finished elsewhere in the run, linked") == 2 and done.err.count("done") == 2
-    network = "configured/seed_train/network.safetensors"
-    here = home / "runs/tiny/ablate/fig11/seed0" / network.replace("configured", "masked=features")
-    assert here.samefile(home / "runs/tiny/ablate/table6/seed0" / network)
-
-
-def test_sources_of_one_training(home: Path, resumed: Finished):
-    """IRN's CAM, BAS and their sum come from one seed network and one CAM network; the class-agnostic map from another."""
-    done = call(home, "ablate", "table9", "--seeds", "1", "--json")
-    assert done.code == 0, done.err
+def test_sources_of_one_training_which_another_table_has_finished(home: Path, resumed: Finished):
+    """IRN's CAM, BAS and their sum come from one CAM network and one seed network: that of Fig. 11, linked."""
+    done = call(home, "ablate", "table9", "--run", "runs/tiny", "--seeds", "1", "--json")
+    assert done.code == 0 and done.err.count("finished elsewhere in the run, linked") == 1
     (metrics,) = folders(home, "table9").values()
     assert [row["values"] for row in done.json["rows"] if row["kind"] == "fixed"] == [
         {"0": metrics[f"train/{source}/fixed/mIoU-2"]} for source in ("irn", "bas", "bas+irn")
     ]
-    assert (home / "runs/tiny/ablate/table9/seed0/configured/cam_train/manifest.json").is_file()
+    assert [row["paper"] for row in done.json["rows"] if row["kind"] == "oracle"] == [48.8, 57.7, 58.2]
+    cells_of = home / "runs/tiny/ablate"
+    network = cells_of / "table9/seed0/configured/seed_train/network.safetensors"
+    assert network.samefile(cells_of / "fig11/seed0/masked=features/seed_train/network.safetensors")
+    assert (cells_of / "table9/seed0/configured/cam_train/manifest.json").is_file()
 
 
 def test_the_class_agnostic_map_leaves_the_others_as_they_are(home: Path, resumed: Finished):
     """Rows are paired: a training with the class-agnostic map beside the rest gives the same BAS maps as one without."""
-    assert call(home, "ablate", "table13", "--seeds", "1", "-q").code == 0
+    assert call(home, "ablate", "table13", "--run", "runs/tiny", "--seeds", "1", "-q").code == 0
     own = "train/bas/oracle/mIoU-2"
-    assert folders(home, "table13")["seed0/configured"][own] == folders(home, "table6")["seed0/configured"][own]
+    assert folders(home, "table13")["seed0/configured"][own] == folders(home, "fig11")["seed0/masked=features"][own]
 
 
 def test_the_demo_is_generated_once_for_all_cells(bas: Command, tmp_path: Path):
