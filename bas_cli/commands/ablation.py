@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bas_cli import console, options
+from bas_cli import console, options, progress
 from bas_cli.options import Manner, Request
 from stages.actions.tables import TABLES
 
@@ -33,7 +33,7 @@ def ablate(request: Request, manner: Manner, table: Name, seeds: Seeds = 3, repo
 
     wanted = tables.find(table)
     run = options.open_run(request, TRAINED)
-    run.reporter = console.reporter(manner.quiet)
+    run.reporter = progress.reporter(manner.quiet)
     grid = cells.grid(run, table, wanted, seeds)
     if manner.dry_run:
         run.check(cells.STAGES)
@@ -62,7 +62,7 @@ def perform(run: Run, grid: Sequence[Cell], manner: Manner) -> None:
             console.note(f"cell {number} of {len(grid)}: {cell.run.folder}")
             cell.run.on_note = console.stage_note
         cell.run.on_warning = console.warn
-        for report, how in cells.execute(cell, run, console.reporter(manner.quiet), manner.force):
+        for report, how in cells.execute(cell, run, progress.reporter(manner.quiet), manner.force):
             if not manner.quiet:
                 console.stage_note(f"{report.name}: {HOW[how]}   {console.headline(report.metrics)}")
 
