@@ -24,7 +24,7 @@ looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond
 app.command("run", help=pipeline.RUN)(pipeline.run)
 app.command("status")(results.status)
 app.command("eval")(results.evaluate)
-app.command("ablate")(ablation.ablate)
+app.command("ablate", help=ablation.HELP)(ablation.ablate)
 app.add_typer(seed, name="seed")
 seed.command("train")(pipeline.of_stages("seed_train"))
 seed.command("cam")(pipeline.of_stages("cam_train"))

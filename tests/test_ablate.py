@@ -104,8 +104,10 @@ def resumed(home: Path) -> Finished:
     """What the second call said: the first was killed after the first of its four cells."""
     words = ("ablate", "fig11", "tiny.yaml", "--seeds", "2")
     child = fork(home, *words)
-    wait_for(child, home / "runs/tiny/ablate/fig11/seed0/masked=features/seed_infer/manifest.json")
-    os.kill(child, signal.SIGKILL)
+    try:
+        wait_for(child, home / "runs/tiny/ablate/fig11/seed0/masked=features/seed_infer/manifest.json")
+    finally:
+        os.kill(child, signal.SIGKILL)
     assert wait(child) == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/ablate/*/*/*/*/manifest.json")}
     assert 2 <= len(before) < 8

@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from stages.actions.cells import Cell
     from stages.actions.run import Run
 
+HELP = f"""Train and score every row of a table of the paper, and show ours beside it; what is finished is kept.
+
+TABLE is {", ".join(TABLES)}. Rows are scored on the scored list; differences are paired: seed by seed, then their mean and
+spread. Every training is a run of its own under RUN/ablate/."""
 HOW = {"made": "done", "kept": "fresh, kept", "shared": "finished elsewhere in the run, linked"}
 TRAINED = ("seed_train", "cam_train", "seed_infer")  # what --weights is for
-Name = Annotated[str, typer.Argument(metavar="TABLE", help=f"One of {', '.join(TABLES)}.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="TABLE", show_default=False)]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Random seeds a row, from runtime.seed on.")]
 Report = Annotated[bool, typer.Option("--report", help="Show what is finished; train nothing.")]
 
 
 @options.shared
 def ablate(request: Request, manner: Manner, table: Name, seeds: Seeds = 3, report: Report = False) -> None:
-    """Train and score every row of a table of the paper, and show ours beside it; what is finished is kept.
-
-    Each row's seeds are scored on the scored list. Differences are paired: seed by seed, then their mean and spread.
-    """
+    """Train and score the rows of a table of the paper and show ours beside it."""
     from stages.actions import ablate as numbers
     from stages.actions import cells, tables
 
