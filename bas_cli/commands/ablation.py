@@ -54,8 +54,7 @@ def perform(run: Run, grid: Sequence[Cell], manner: Manner) -> None:
     from stages.actions import cells
 
     run.check(cells.STAGES)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.save_config()
+    run.begin()
     options.remember(run.folder)
     cells.check(run, grid)
     for number, cell in enumerate(grid, 1):
