@@ -44,7 +44,7 @@ def test_what_costs_scale_with():
     assert cost("segment_predict", "segment_predict.crf=false").seconds < cost("segment_predict").seconds
     assert cost("irn_masks", "irn_masks.exp_times=6").seconds < cost("irn_masks").seconds
     inferred = cost("seed_infer").seconds
-    for less in ("search=none", "images=score", "sources=[sum]", "judge_scale=0.5"):
+    for less in ("search=none", "images=score", "sources=[average+cam]", "judge_scale=0.25"):
         assert cost("seed_infer", f"seed_infer.{less}").seconds < inferred
 
 
