@@ -21,8 +21,8 @@ READS = ("train",)
 class Config(Section):
     """How the CAM network is trained; the defaults are those of IRN's public code."""
 
-    backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
-    weights: str = Field("imagenet", description="Initial trunk weights: imagenet (torchvision's), none, or a file.")
+    backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2, tiny or timm:NAME.")
+    weights: str = Field("imagenet", description="Initial trunk weights: imagenet (torchvision's or timm's), none, or a file.")
     long_side: tuple[int, int] = Field((320, 640), description="Range of the image's longer side, in pixels.", ge=32)
     crop: int = Field(512, description="Side of the random square crop; smaller images are padded.", ge=32)
     batch: int = Field(16, description="Images a step.", ge=1)

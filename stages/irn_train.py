@@ -23,10 +23,10 @@ READS = ("train",)
 class Config(Section):
     """How IRN is built and trained; the defaults are those of its public code."""
 
-    backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
+    backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2, tiny or timm:NAME.")
     weights: str = Field(
         "imagenet",
-        description="Weights of the frozen trunk: imagenet (torchvision's), seed (the trained seed network's) or a file.",
+        description="Weights of the frozen trunk: imagenet (torchvision's or timm's), seed (the seed network's) or a file.",
     )
     crop: int = Field(512, description="Side of the random square crop, in pixels; at least eight times the radius.", ge=32)
     scales: tuple[float, float] = Field((0.5, 1.5), description="Range of the random rescaling.", gt=0)

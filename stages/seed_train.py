@@ -22,8 +22,8 @@ READS = ("train",)
 class Config(Section):
     """How the seed network is built and trained; the defaults are the paper's numbers."""
 
-    backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
-    weights: str = Field("imagenet", description="Initial trunk weights: imagenet (torchvision's), none, or a file.")
+    backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2, tiny or timm:NAME.")
+    weights: str = Field("imagenet", description="Initial trunk weights: imagenet (torchvision's or timm's), none, or a file.")
     resize: int = Field(512, description="Images are warped to this side, in pixels.", ge=32)
     crop: int = Field(448, description="Side of the random square crop, in pixels.", ge=32)
     batch: int = Field(16, description="Images a step.", ge=1)

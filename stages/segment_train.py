@@ -25,7 +25,7 @@ READS = ("train",)
 class Config(Section):
     """How the segmentation network is built and trained; the defaults are the public recipe from ImageNet weights."""
 
-    backbone: Trunk = Field("resnet101", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2 or tiny.")
+    backbone: Trunk = Field("resnet101", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2, tiny or timm:NAME.")
     weights: str = Field(
         "imagenet", description="Initial trunk weights: imagenet, coco, none, seed (the seed network's trunk) or a file."
     )

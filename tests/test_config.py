@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pytest
 
@@ -189,7 +189,14 @@ def test_absent_weights_of_a_later_stage_are_refused_at_once(tmp_path):
 def test_the_trunks_are_those_that_are_built():
     from stages.nets.backbones import TRUNKS
 
-    assert set(get_args(config.Trunk)) == set(TRUNKS)
+    assert tuple(TRUNKS) == config.TRUNKS
+
+
+def test_any_of_timms_names_passes_until_it_is_used():
+    assert vars(runs.resolve("voc", ["seed_train.backbone=timm:resnet26d"])["seed_train"])["backbone"] == "timm:resnet26d"
+    for name in ("resnet26d", "timm:", "[timm]"):
+        with pytest.raises(StageError, match=r"must be one of resnet18, .*, tiny, or timm:NAME for timm's, got"):
+            runs.resolve("voc", [f"seed_train.backbone={name}"])
 
 
 def test_a_configuration_stands_on_its_base(tmp_path):

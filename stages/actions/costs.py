@@ -22,7 +22,7 @@ THRESHOLD = 9.3e-8  # one candidate of one class; .20 s for 20 on such an image
 CRF, CRF_LABEL = 8.5e-7, 3.2e-7  # .20 s with 3 labels at 384 x 288, .84 s with 21
 WALK = {"chebyshev": 2.1e-7, "exact": 7.5e-7}  # .040 and .140 s at 500 x 375
 GPU = 50.0  # times two cores: not measured
-# Trunks: seconds and activations beside MobileNetV2's, MB of weights; one that is not here counts as the last.
+# Trunks: seconds and activations beside MobileNetV2's, MB of weights; one that is not here, as timm's, counts as the last.
 TRUNKS = {
     "tiny": (0.4, 0.4, 1.0),
     "mobilenet_v2": (1.0, 1.0, 9.0),

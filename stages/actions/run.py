@@ -317,18 +317,30 @@ class Run:
         log = self.begin()
         still = _Still(self)
         rows = self._rows(still)
-        for name in plan(self.sections, names):
+        planned, untried = plan(self.sections, names), True
+        for name in planned:
             kept = rows.get(name)
             before = kept if kept is not None and kept.state == "done" else self.report(name, still)
             if before.state == "done" and not force:
                 yield rows.get(name, before), False
                 continue
+            if untried:
+                self._try_trunks(planned)
+                untried = False
             self._warn(name, rows, log)
             log.info(self.runtime.describe())
             contract.execute(stage_module(name), self.sections[name], self.context(name, reporter, log), self.wanted(name), force)
             still = _Still(self)  # images may have changed while the stage ran
             rows = self._rows(still)
             yield self.report(name, still), True
+
+    def _try_trunks(self, names: Sequence[str]) -> None:
+        """Raise StageError where timm has no such trunk as one of NAMES wants, or it does not fit: before any of them works."""
+        trunks = [getattr(self.sections[name], "backbone", "") for name in names]
+        for trunk in dict.fromkeys(trunk for trunk in trunks if trunk.startswith(configuration.TIMM)):
+            from stages.nets import backbones
+
+            backbones.build(trunk)
 
     def _rows(self, still: _Still) -> dict[str, Report]:
         return {row.name: row for row in self.reports(still)}

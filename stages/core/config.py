@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from stages.core.errors import StageError
 
@@ -24,7 +24,9 @@ else:
         return lambda kind: kind
 
 
-Trunk = Literal["resnet18", "resnet50", "resnet101", "mobilenet_v2", "tiny"]  # those that stages.nets.backbones builds
+TRUNKS = ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "tiny")  # those that stages.nets.backbones has in its table
+TIMM = "timm:"  # before the name of a model of timm's
+Trunk = NewType("Trunk", str)  # the name of a trunk; whether timm knows its own is asked where timm is used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +145,8 @@ def _setting(setting: dataclasses.Field[Any], kind: Any, value: Any, where: str)
 def _typed(value: Any, kind: Any, where: str) -> Any:
     """VALUE as KIND, without any silent conversion but int to float and list to tuple. Raises ValueError in words."""
     origin, inner = get_origin(kind), get_args(kind)
+    if kind is Trunk:
+        return _trunk(value)
     if origin is Literal:
         if value not in inner or isinstance(value, bool):
             raise ValueError(f"must be one of {', '.join(map(str, inner))}")
@@ -156,6 +160,12 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
             raise ValueError("must be a table")
         return {str(key): _typed(item, inner[1], where) for key, item in value.items()}
     return validate(kind, value, where) if issubclass(kind, Section) else _scalar(value, kind)
+
+
+def _trunk(value: Any) -> str:
+    if value in TRUNKS or (isinstance(value, str) and value.startswith(TIMM) and value != TIMM):
+        return value
+    raise ValueError(f"must be one of {', '.join(TRUNKS)}, or {TIMM}NAME for timm's")
 
 
 def _typed_list(value: Any, inner: Sequence[Any], where: str) -> tuple[Any, ...]:

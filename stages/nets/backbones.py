@@ -1,13 +1,14 @@
-"""Trunks: torchvision's networks cut into five stages, under torchvision's own weight names.
+"""Trunks: torchvision's and timm's networks cut into five stages, under their makers' own weight names.
 
-One table (`TRUNKS`) states every trunk: which modules form each stage and where the extractor ends. BAS splits a trunk
-into F1 = stages[:split] (extractor) and F2 = stages[split:] (BAS, IJCV 2023, Fig. 2); IRN taps every stage; DeepLabV2
-takes the last one at output stride 8. Shapes: B images, N channels, h w feature grid.
+One table (`TRUNKS`) states torchvision's trunks: which modules form each stage and where the extractor ends; timm's get
+their row from what timm states of them. BAS splits a trunk into F1 = stages[:split] (extractor) and F2 = stages[split:]
+(BAS, IJCV 2023, Fig. 2); IRN taps every stage; DeepLabV2 takes the last one at output stride 8.
+Shapes: B images, N channels, h w feature grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +17,10 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from stages.core.config import TIMM
 from stages.core.errors import StageError
 from stages.core.files import sha256
+from stages.nets.strides import limit_strides
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Trunk:
     split: int
     weights: dict[str, str]
     pooled: str | None = None  # a last layer made for global pooling; dense prediction goes without it
+    entry: Callable[[int], nn.Module] | None = None  # what images pass first, made for the stride of the last map
 
 
 class TinyResNet(nn.Module):
@@ -71,8 +75,21 @@ TRUNKS: dict[str, Trunk] = {
 }
 
 
+def _row(name: str) -> Trunk:
+    """The row of a trunk; timm's is made of a new network. Raises StageError on an unknown name or an unfit network."""
+    if name.startswith(TIMM):
+        from stages.nets import timm_trunks
+
+        found = timm_trunks.find(name)
+        return Trunk(lambda: found.network, found.cuts, found.split, {}, entry=found.entry)
+    if name not in TRUNKS:
+        known = f"{', '.join(TRUNKS)} or {TIMM}NAME"
+        raise StageError(f"Unknown backbone '{name}'", "no such row in the table of trunks", f"Use one of: {known}")
+    return TRUNKS[name]
+
+
 class Backbone(nn.Module):
-    """A trunk in five stages. State-dict keys are torchvision's own, so its weights load as they are.
+    """A trunk in five stages. State-dict keys are torchvision's or timm's own, so their weights load as they are.
 
     channels, strides: of each stage's last map; split: F1 = stages[:split], F2 = stages[split:]. With DILATE it serves
     dense prediction and ends before a layer made for pooling: MobileNetV2 at its 320 linear channels, as DeepLab takes it.
@@ -80,7 +97,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, output_stride: int, dilate: bool) -> None:
         super().__init__()
-        trunk = TRUNKS[name]
+        trunk = _row(name)
         self.name, self.split = name, trunk.split
         self._cuts = tuple(tuple(path for path in cut if not (dilate and path == trunk.pooled)) for cut in trunk.cuts)
         source = trunk.make()
@@ -88,8 +105,12 @@ class Backbone(nn.Module):
             self.add_module(child, source.get_submodule(child))
         if dilate and trunk.pooled is not None:
             self.set_submodule(trunk.pooled, nn.Identity())
-        self.strides = _limit_stride(self._stages(), output_stride, dilate)
-        self.channels = tuple(_width(stage) for stage in self._stages())
+        self.eval()  # so that no statistic changes while the strides are looked at
+        self.channels, self.strides = limit_strides(name, self._stages(), output_stride, dilate)
+        self.train()
+        if trunk.entry is not None:
+            self.entry = trunk.entry(self.strides[-1])
+            self._cuts = (("entry", *self._cuts[0]), *self._cuts[1:])
 
     def _stages(self) -> list[list[nn.Module]]:
         return [[self.get_submodule(path) for path in cut] for cut in self._cuts]
@@ -97,6 +118,11 @@ class Backbone(nn.Module):
     def stage_modules(self, start: int, stop: int | None = None) -> nn.ModuleList:
         """The modules of stages[start:stop], for their parameters and statistics."""
         return nn.ModuleList(module for stage in self._stages()[start:stop] for module in stage)
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Name of each stage's last module."""
+        return tuple(cut[-1] for cut in self._cuts)
 
     def extract(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """Run stages[start:stop] on x (B,N,h,w) and return the last map."""
@@ -118,57 +144,19 @@ def build(name: str, output_stride: int = 16, dilate: bool = False) -> Backbone:
     """Make the trunk NAME with random weights and no map beyond OUTPUT_STRIDE.
 
     dilate: make up for the removed strides by dilation (DeepLab: 1, 1, 2, 4 at output stride 8); without it strides are
-    only taken away, as BAS and IRN do. Raises StageError on an unknown name.
+    only taken away, as BAS and IRN do. Raises StageError on an unknown name or a network of timm's that does not fit.
     """
-    if name not in TRUNKS:
-        raise StageError(f"Unknown backbone '{name}'", "no such row in the table of trunks", f"Use one of: {', '.join(TRUNKS)}")
     return Backbone(name, output_stride, dilate)
 
 
-def _limit_stride(stages: list[list[nn.Module]], limit: int, dilate: bool) -> tuple[int, ...]:
-    """Take strides beyond LIMIT out of the stages, block by block; return the stride after each stage."""
-    stride, rate, strides = 1, 1, []
-    for stage in stages:
-        for block in _blocks(stage):
-            step = max((m.stride[0] if isinstance(m.stride, tuple) else m.stride for m in _strided(block)), default=1)
-            if stride * step > limit:
-                rate *= step if dilate else 1
-                _set_stride_one(block)
-            else:
-                stride *= step
-            _set_dilation(block, rate)
-        strides.append(stride)
-    return tuple(strides)
-
-
-def _blocks(stage: list[nn.Module]) -> list[nn.Module]:
-    """The units that a stride belongs to: the children of a layer of residual blocks, else the module itself."""
-    layers = [list(m.children()) if isinstance(m, nn.Sequential) and isinstance(m[0], _RESIDUAL) else [m] for m in stage]
-    return [block for blocks in layers for block in blocks]
-
-
-_RESIDUAL = (BasicBlock, torchvision.models.resnet.Bottleneck)
-
-
-def _strided(block: nn.Module) -> list[nn.Conv2d | nn.MaxPool2d]:
-    return [m for m in block.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d))]
-
-
-def _set_stride_one(block: nn.Module) -> None:
-    for module in _strided(block):
-        module.stride = (1, 1)
-
-
-def _set_dilation(block: nn.Module, rate: int) -> None:
-    for module in block.modules():
-        if rate > 1 and isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1:
-            module.dilation = (rate, rate)
-            module.padding = tuple(rate * (k // 2) for k in module.kernel_size)
-
-
-def _width(stage: list[nn.Module]) -> int:
-    widths = [m.out_channels for module in stage for m in module.modules() if isinstance(m, nn.Conv2d)]
-    return max(widths) if isinstance(_blocks(stage)[-1], _RESIDUAL) else widths[-1]
+def table(names: Sequence[str]) -> str:
+    """The split of each trunk in Markdown: strides and channels of its stages as BAS uses them, and where F1 ends."""
+    rows = ["| trunk | strides | channels | F1 ends at |", "|---|---|---|---|"]
+    for name in names:
+        trunk = build(name)
+        strides, channels = (" ".join(map(str, numbers)) for numbers in (trunk.strides, trunk.channels))
+        rows.append(f"| `{name}` | {strides} | {channels} | {trunk.ends[trunk.split - 1]} |")
+    return "\n".join(rows)
 
 
 PUBLISHED = ("imagenet", "coco")
@@ -197,7 +185,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def load_weights(backbone: Backbone, source: str) -> WeightReport:
-    """Fill a trunk from SOURCE: none (stay random), imagenet or coco (torchvision's, fetched by it) or a file.
+    """Fill a trunk from SOURCE: none (stay random), imagenet or coco (fetched by the trunk's maker) or a file.
 
     "coco" is the trunk of torchvision's DeepLabV3, which was trained on COCO's pixel labels: a result must say so.
     Files are read weights-only. Raises StageError when the file is missing, unreadable or of another network.
@@ -207,15 +195,19 @@ def load_weights(backbone: Backbone, source: str) -> WeightReport:
     if source not in PUBLISHED:
         return fill(backbone, read_state(Path(source)), source)
     state, file = _published(backbone.name, source)
-    return replace(fill(backbone, state, source), file=f"{file.name}, sha256 {sha256(file)}")
+    return replace(fill(backbone, state, source), file=f"{file.name}, sha256 {sha256(file)}" if file else "")
 
 
-def _published(name: str, source: str) -> tuple[dict[str, Tensor], Path]:
-    """torchvision's weights and the file that it keeps them in."""
-    weights = TRUNKS[name].weights.get(source)
+def _published(name: str, source: str) -> tuple[dict[str, Tensor], Path | None]:
+    """torchvision's or timm's weights and the file that they are kept in, if it is known."""
+    if name.startswith(TIMM) and source == "imagenet":
+        from stages.nets import timm_trunks
+
+        return timm_trunks.pretrained(name)
+    weights = TRUNKS[name].weights.get(source) if name in TRUNKS else None
     if weights is None:
         raise StageError(
-            f"No {source} weights for backbone '{name}'", "torchvision ships none", "Set weights=none or give --weights FILE"
+            f"No {source} weights for backbone '{name}'", "none are published", "Set weights=none or give --weights FILE"
         )
     try:
         published = torchvision.models.get_weight(weights)

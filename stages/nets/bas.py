@@ -101,7 +101,7 @@ def assemble(backbone: backbones.Backbone, classes: int, split: int | None = Non
 
 
 def save(net: BasNet, backbone: backbones.Backbone, path: Path, split: int | None = None) -> None:
-    """Write the heads, the split and, under torchvision's names, the trunk that NET shares with BACKBONE, as safetensors."""
+    """Write the heads, the split and, under its maker's names, the trunk that NET shares with BACKBONE, as safetensors."""
     tensors = {f"trunk.{k}": v for k, v in backbone.state_dict().items()}
     for name in ("generator", "agnostic", "classifier"):
         head = getattr(net, name)
@@ -130,7 +130,7 @@ def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
 
 
 def trunk_state(path: Path) -> dict[str, Tensor]:
-    """The trained trunk inside a seed network's file, under torchvision's names."""
+    """The trained trunk inside a seed network's file, under its maker's names."""
     return load(path)[1].state_dict()
 
 

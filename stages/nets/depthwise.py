@@ -68,7 +68,7 @@ class DilatedDepthwise(nn.Conv2d):
 def speed_up(module: nn.Module) -> None:
     """Turn every convolution within MODULE that is of this kind into a `DilatedDepthwise`, with its own weights."""
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv2d) and _applies(child):
+        if type(child) is nn.Conv2d and _applies(child):  # one of another kind may do more than convolve
             width, rate = child.in_channels, int(child.dilation[0])
             fast = DilatedDepthwise(width, width, 3, padding=rate, dilation=rate, groups=width, bias=False)
             fast.weight = child.weight

@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.core.errors import StageError
 from stages.core.training import save_tensors
 from stages.formulas.segmentation import multiscale_maximum
-from stages.nets.backbones import TRUNKS, build
+from stages.nets.backbones import build
 from stages.nets.mmseg import head, losses, segmentor, trunk
 from stages.nets.mmseg.data import MEAN, STD, Array
 
@@ -45,14 +45,14 @@ class Network:
 
 
 def config(spec: Network) -> dict[str, Any]:
-    """The model section of an mmsegmentation configuration. Raises StageError on an unknown loss."""
+    """The model section of an mmsegmentation configuration. Raises StageError on an unknown loss or trunk."""
     if spec.loss not in losses.LOSSES:
         raise StageError(
             f"Unknown loss '{spec.loss}'",
             "not a loss of DeepLabV2",
             f"Use one of: {', '.join(losses.LOSSES)}",
         )
-    width = build(spec.backbone, spec.output_stride, dilate=True).channels[-1] if spec.backbone in TRUNKS else 0
+    width = build(spec.backbone, spec.output_stride, dilate=True).channels[-1]
     return {
         "type": "MultiScaleEncoderDecoder",
         "data_preprocessor": {
@@ -85,8 +85,6 @@ def config(spec: Network) -> dict[str, Any]:
 
 def make(spec: Network) -> segmentor.MultiScaleEncoderDecoder:
     """The network with random weights, from torch's current generator."""
-    if spec.backbone not in TRUNKS:
-        build(spec.backbone)  # raises the error that names the valid ones
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated")  # mmsegmentation's own call
         return cast(segmentor.MultiScaleEncoderDecoder, MODELS.build(config(spec)))
