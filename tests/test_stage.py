@@ -306,3 +306,17 @@ def test_the_seconds_of_all_calls(tmp_path: Path):
         os.utime(path, (now - 30, now - 30))
     clock.start(tmp_path)
     assert clock.stop(tmp_path) == {"seconds": pytest.approx(30, abs=2), "calls": 3}
+
+
+def test_the_time_between_a_kill_and_the_next_call_does_not_count(case: Case):
+    """Killed 10 s after its start, with a half written file in a folder of its own; called again after 90 s."""
+    case.stop_at, now = "b.txt", time.time()
+    with pytest.raises(KeyboardInterrupt):
+        case.execute()
+    (case.out / "parts").mkdir()
+    (case.out / "parts" / ".b.99.tmp.txt").write_text("half")
+    (case.out / clock.FILE).write_text(json.dumps({"seconds": 0.0, "calls": 1, "since": now - 100}))
+    for path in case.out.rglob("*"):
+        os.utime(path, (now - 90, now - 90))
+    case.stop_at = None
+    assert case.execute()["seconds"] == pytest.approx(10, abs=3)

@@ -28,5 +28,5 @@ def stop(folder: Path) -> dict[str, float]:
 
 
 def _last_sign(folder: Path) -> float:
-    """When the newest file under FOLDER was written."""
-    return max(path.stat().st_mtime for path in folder.rglob("*"))
+    """When the newest file under FOLDER was written; a folder's own time is also that of what was removed from it."""
+    return max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())

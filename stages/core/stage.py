@@ -213,8 +213,8 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
     current = state(ctx.out, wanted)
     _clear(ctx.out, wanted, force)
     ctx.say(_beginning(current, force))
+    clock.start(ctx.out)  # before anything is written: it looks at the last file of the call before
     write_json(ctx.out / STARTED, wanted)
-    clock.start(ctx.out)
     ctx.runtime.reset_peak()
     try:
         outputs = stage.run(config, ctx)
