@@ -19,6 +19,7 @@ import torch
 from conftest import Command, call, fork, settings, wait, wait_for
 from PIL import Image
 
+from stages.core.errors import StageError
 from stages.data import mapfiles, pickled, seedfile, voc
 from stages.data.dataset import Config, Dataset, Sample, open_dataset
 from stages.formulas import seeds
@@ -392,6 +393,62 @@ def test_a_tensor_stays_within_its_storage(tmp_path: Path, layout):
     np.save(tmp_path / "a.npy", {"a": Rebuilt(*layout)})  # type: ignore
     with pytest.raises(Exception, match="not a safe array file"):
         pickled.load_npy(tmp_path / "a.npy")
+
+
+class Calls:
+    """What a pickle may ask for: a function and its arguments, and a state for what it returns."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def unflagged() -> Calls:
+    """The type of objects, said to hold none."""
+    return Calls(np.dtype, ("O8", False, True), (3, "|", None, None, None, 8, 8, 0))
+
+
+POINTER, RECONSTRUCT = b"A" * 8, np.zeros(1).__reduce__()[0]
+FORGED = {
+    "array": lambda: Calls(np.ndarray, ((1,), np.dtype("O"), POINTER)),
+    "state": lambda: Calls(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), unflagged(), False, POINTER)),
+    "buffer": lambda: Calls(np.zeros(1).__reduce_ex__(5)[0], (POINTER, unflagged(), (1,), "C")),
+    "scalar": lambda: Calls(np.float64(0).__reduce__()[0], (unflagged(), POINTER)),
+    "struct": lambda: Calls(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), np.dtype([("a", "O")]), False, POINTER)),
+}
+
+
+@pytest.mark.parametrize("way", FORGED)
+def test_bytes_are_never_taken_for_pointers(tmp_path: Path, way: str):
+    """Such an array would make numpy follow an address of a stranger's choice; nothing here touches its values."""
+    np.save(tmp_path / "a.npy", {"a": FORGED[way]()})  # type: ignore
+    try:
+        read = pickled.load_npy(tmp_path / "a.npy")["a"]
+    except StageError as fault:
+        assert "not a safe array file" in str(fault)
+    else:
+        assert read.size == 0
+
+
+def test_arrays_and_scalars_come_as_numpy_pickles_them(tmp_path: Path):
+    arrays = {
+        "floats": np.arange(6.0).reshape(2, 3),
+        "columns first": np.asfortranarray(np.arange(6, dtype=">i2").reshape(2, 3)),
+        "words": np.array(["cat", "sheep"]),
+        "objects": np.array([None, (1, 2)], dtype=object),
+        "none": np.zeros((0, 4), np.float16),
+        "number": np.float32(0.5),
+    }
+    for protocol in (3, 4, 5):
+        with (tmp_path / "a.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+            pickle.dump(np.array(arrays, dtype=object), file, protocol=protocol)
+        read = pickled.load_npy(tmp_path / "a.npy")
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(read[name], array, name)
+            assert np.asarray(read[name]).dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
 
 
 def test_tensors_of_every_type_come_as_arrays(tmp_path: Path):

@@ -27,11 +27,45 @@ _STORAGES = {
     **{"ByteStorage": "<u1", "BoolStorage": "?"},
 }
 _TORCH_MAGIC = (0x1950A86A20F9469CFC6C, 1001)  # of torch's format for a storage within a pickle, and its version
+_OWN_MEMORY = "biufcSU"  # kinds of numpy types whose values are all in their bytes: no pointers
+_FROM_BUFFER: Any = np.zeros(1).__reduce_ex__(5)[0]  # what restores arrays in pickles of protocol 5
 
 
 def _latin1(text: str, _: str) -> bytes:
     """What old pickles call to restore bytes."""
     return text.encode("latin1")
+
+
+def _type(kind: Any, allowed: str = _OWN_MEMORY) -> np.dtype[Any]:
+    """A plain numpy type of the same name as KIND, whose own flags a pickle may have set. Raises UnpicklingError."""
+    if not isinstance(kind, np.dtype) or kind.kind not in allowed:
+        raise pickle.UnpicklingError(f"it asks for values of type {kind}")
+    return np.dtype(kind.str)
+
+
+class _Array(np.ndarray):
+    """What arrays come as. numpy's own class would take a pickle's bytes for pointers to objects."""
+
+    def __new__(cls, *_: Any) -> _Array:
+        """An empty array, whatever a pickle asks for: its state comes next."""
+        return super().__new__(cls, (0,), np.int8)
+
+    def __setstate__(self, state: Any) -> None:
+        """Shape, type and values; of objects numpy takes only a list."""
+        version, shape, kind, fortran, values = state
+        super().__setstate__((version, shape, _type(kind, _OWN_MEMORY + "O"), fortran, values))
+
+
+def _empty_array(*_: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(kind: Any, value: bytes) -> Any:
+    return np.ndarray((), _type(kind), value)[()]
+
+
+def _from_buffer(buffer: Any, kind: Any, *shape_and_order: Any) -> Any:
+    return _FROM_BUFFER(buffer, _type(kind), *shape_and_order)
 
 
 class _Restricted(pickle.Unpickler):
@@ -73,6 +107,7 @@ def _storage(data: bytes) -> NDArray[Any]:
 
 def _tensor(storage: NDArray[Any], offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> NDArray[Any]:
     """The view of a storage that a tensor is, offset and strides in elements. Raises ValueError beyond its bounds."""
+    _type(storage.dtype)
     if int(np.prod(size, dtype=object)) > storage.size:
         raise ValueError("a tensor is larger than its storage")
     step = storage.itemsize
@@ -80,15 +115,18 @@ def _tensor(storage: NDArray[Any], offset: int, size: tuple[int, ...], stride: t
 
 
 class _ArraysOnly(_Restricted):
-    """An unpickler that builds plain containers, numpy arrays and scalars, torch tensors as arrays, and nothing else."""
+    """An unpickler that builds plain containers, numpy arrays and scalars, torch tensors as arrays, and nothing else.
+
+    What it calls is ours or made of plain types: numpy's own functions trust a pickle's word on what its bytes are.
+    """
 
     table: ClassVar[Mapping[tuple[str, str], Any]] = {
-        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): _latin1,
-        **{(f"{core}.multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0] for core in _CORE},
-        **{(f"{core}.multiarray", "scalar"): np.float64(0).__reduce__()[0] for core in _CORE},
-        **{(f"{core}.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0] for core in _CORE},
+        **{(f"{core}.multiarray", "_reconstruct"): _empty_array for core in _CORE},
+        **{(f"{core}.multiarray", "scalar"): _scalar for core in _CORE},
+        **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _CORE},
         ("collections", "OrderedDict"): dict,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch.storage", "_load_from_bytes"): _storage,
