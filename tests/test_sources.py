@@ -19,6 +19,7 @@ INFER = ("--until", "seed_infer", "--device", "cpu")
 def test_a_source_is_a_weighted_sum_of_names():
     assert sources.parse("bas") == (("bas", 1.0),)
     assert sources.parse("sum") == (("bas", 1.0), ("cam", 1.0))
+    assert sources.parse("2*sum+irn") == (("bas", 2.0), ("cam", 2.0), ("irn", 1.0))
     assert sources.parse("average + 0.5*irn") == (("average", 1.0), ("irn", 0.5))
     assert sources.maps_of(["sum", "average+2*mine"]) == ("bas", "cam", "agnostic", "mine")
     assert sources.imported(["sum", "average+irn", "mine"]) == ("mine",)
@@ -53,6 +54,8 @@ def test_sources_of_a_seed_file(tmp_path):
         rtol=0,
         atol=1e-4,
     )
+    assert torch.equal(agnostic[0], agnostic[1]) and agnostic.shape == own.shape
+    torch.testing.assert_close(seedfile.strided_maps(seed, "bas+agnostic").amax((1, 2)), torch.ones(2), rtol=0, atol=1e-4)
     corners = seedfile.full_maps(seed, "mine")
     assert corners.shape == (2, 32, 40) and corners[0, 0, 0] == corners[0].max() and corners[1, -1, -1] == corners[1].max()
     assert seedfile.strided_maps(seed, "mine").shape == (2, 8, 10)

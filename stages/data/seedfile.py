@@ -89,7 +89,9 @@ def _source(seed: Seed, source: str, merge: Merge, cover: Callable[[Tensor], Ten
         return seeds.normalise(merge([torch.from_numpy(array).to(device) for array in seed.maps[name]], seed.size))
 
     def summand(name: str) -> Tensor:
-        return seeds.fuse(normalised("bas"), normalised("agnostic"), name) if name in sources.FUSIONS else normalised(name)
+        if name in sources.FUSIONS:
+            return seeds.fuse(normalised("bas"), normalised("agnostic"), name)
+        return normalised(name).expand(len(seed.classes), -1, -1)  # the class-agnostic map counts for each class
 
     terms = sources.parse(source)
     if len(terms) == 1:

@@ -1,8 +1,9 @@
 """Sources of seeds: which maps a setting means, written as they are added up: `bas`, `sum`, `average + 2*irn`.
 
 Maps of this run's networks are `bas` (the generator's), `cam` (of the same network), `agnostic` (the class-agnostic
-foreground map) and `irn` (of the CAM network); any other name is of imported maps. `replace` and `average` are `bas` held
-under the class-agnostic map (Table 13); `sum` is `bas+cam` (Table 9). Imports no torch: settings are checked by it.
+foreground map, the same for every class) and `irn` (of the CAM network); any other name is of imported maps. `replace` and
+`average` are `bas` held under the class-agnostic map (Table 13); `sum` is `bas+cam` (Table 9), in longer sums too. Imports
+no torch: settings are checked by it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def parse(source: str) -> tuple[Term, ...]:
             "it is a name, or names joined by + with weights above 0 as 0.5*name",
             "Write for example bas, sum, or average+0.5*irn",
         )
-    flat = (parse("+".join(MADE_OF["sum"])) if term.name == "sum" and len(terms) == 1 else (term,) for term in terms)
+    flat = ([Term(name, term.weight) for name in MADE_OF["sum"]] if term.name == "sum" else [term] for term in terms)
     return tuple(term for group in flat for term in group)
 
 
