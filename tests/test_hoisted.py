@@ -63,11 +63,12 @@ def test_network_is_left_as_it_was_and_no_weight_is_copied(net: bas.BasNet):
 
 
 @torch.inference_mode()
-def test_a_strided_convolution_takes_the_mask_at_its_own_pixels():
+@pytest.mark.parametrize("size", [(5, 7), (1, 6), (4, 1)])
+def test_a_strided_convolution_takes_the_mask_at_its_own_pixels(size: tuple[int, int]):
     conv = nn.Sequential(nn.Conv2d(2, 3, 1, stride=2, bias=False))
-    features = torch.randn(1, 2, 5, 7)
+    features = torch.randn(1, 2, *size)
     judge = hoisted.Evaluator(conv, features)
-    cut = masks((5, 7))
+    cut = masks(size)
     assert judge.hoisted == ("0",)
     torch.testing.assert_close(judge(cut), conv(features * (1 - cut)).mean(dim=(2, 3)))
 

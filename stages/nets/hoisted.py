@@ -23,11 +23,11 @@ class Evaluator:
     """
 
     def __init__(self, evaluator: nn.Module, features: Tensor) -> None:
-        products: dict[str, Tensor] = {}
+        products: dict[str, _Product] = {}
         self._features, self.size = features, (features.shape[2], features.shape[3])
         self.logits = _pooled(_record(evaluator, features, products))[0]
         self._evaluator = _sharing_tensors(evaluator)
-        self._stand_ins = {name: _Product(product) for name, product in products.items()}
+        self._stand_ins = products
         for name, stand_in in self._stand_ins.items():
             self._evaluator.set_submodule(name, stand_in)
 
@@ -45,29 +45,28 @@ class Evaluator:
 
 
 class _Product(nn.Module):
-    """Stands for a 1x1 convolution whose PRODUCT (1,N',h',w') with the whole features is known."""
+    """Stands for a 1x1 convolution of some STRIDE whose PRODUCT (1,N',h',w') with the whole features is known."""
 
-    def __init__(self, product: Tensor) -> None:
+    def __init__(self, product: Tensor, stride: tuple[int, ...]) -> None:
         super().__init__()
-        self.product, self.kept = product, product.new_ones(1, 1, 1, 1)
+        self.product, self.stride, self.kept = product, stride, product.new_ones(1, 1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Masked features (J,N,h,w) → their convolution (J,N',h',w'); they are not looked at."""
-        stride = -(-x.shape[2] // self.product.shape[2])
-        return self.product * self.kept[..., ::stride, ::stride].to(self.product)
+        return self.product * self.kept[..., :: self.stride[0], :: self.stride[1]].to(self.product)
 
 
 def _pooled(class_maps: Tensor) -> Tensor:
     return class_maps.float().mean(dim=(2, 3))
 
 
-def _record(evaluator: nn.Module, features: Tensor, products: dict[str, Tensor]) -> Tensor:
-    """Run EVALUATOR on the features and enter what its pointwise convolutions that read them put out, by name."""
+def _record(evaluator: nn.Module, features: Tensor, products: dict[str, _Product]) -> Tensor:
+    """Run EVALUATOR on the features and enter stand-ins for its pointwise convolutions that read them, by name."""
 
     def watch(name: str, conv: nn.Conv2d) -> torch.utils.hooks.RemovableHandle:
         def enter(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if inputs[0] is features:
-                products[name] = output.clone()  # what follows may work in place
+                products[name] = _Product(output.clone(), conv.stride)  # what follows may work in place
 
         return conv.register_forward_hook(enter)
 
