@@ -75,3 +75,10 @@ def test_a_dry_run_does_not_import_torch(process: Command, config: Path):
     shown = process("run", str(config), "--dry-run", code=probe + CODE)
     assert shown.code == 0 and "estimates" in shown.err and "torch" not in shown.err
     assert shown.out.splitlines()[-1].startswith("all ")
+
+
+def test_stages_that_settings_call_for_are_planned_and_checked_too(bas: Command, config: Path):
+    irn = ("--set", "seed_infer.sources=[bas,sum,irn]", "--dry-run", "--json")
+    assert [row["name"] for row in bas("run", str(config), *irn).json["stages"]][:3] == ["seed_train", "cam_train", "seed_infer"]
+    assert [row["name"] for row in bas("seed", "cam", str(config), "--dry-run", "--json").json["stages"]] == ["cam_train"]
+    assert "Cannot read weights absent.pth" in bas("run", str(config), *irn, "--set", "cam_train.weights=absent.pth").error

@@ -11,6 +11,7 @@ from typing import Any
 
 from stages.actions.costs import MODELS, Cost, Facts, machine
 from stages.actions.run import Report, Run, stage_module
+from stages.actions.run import plan as ordered
 from stages.core import config as configuration
 from stages.core import stage as contract
 from stages.core.errors import StageError
@@ -52,7 +53,8 @@ def plan(run: Run, names: Sequence[str], force: bool, data: Facts | None = None)
     Raises StageError where the data cannot be used.
     """
     data = data or facts(run)
-    reports = [report for report in run.reports() if report.name in names]
+    known = {report.name: report for report in run.reports()}
+    reports = [known[name] if name in known else run.report(name) for name in ordered(run.sections, names)]
     return [Planned(r, Cost(), None) if r.state == "done" and not force else _planned(run, r, data) for r in reports]
 
 

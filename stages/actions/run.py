@@ -219,6 +219,7 @@ class Run:
 
         Writes nothing, so demo's images are left for later.
         """
+        names = plan(self.sections, names)
         self._check_seeds(names)
         for name in names:
             contract.require_weights(self.sections[name])
@@ -263,7 +264,7 @@ class Run:
 
     def _other_images(self) -> bool:
         """Whether stages were made from other images: a moved data folder is not another dataset."""
-        for name in PIPELINE:
+        for name in (*PIPELINE, *EXTRAS):
             for split, value in contract.begun_with(self.folder / name).get("data", {}).items():
                 return value != self.dataset.digest(split, self.hashes)
         return False
