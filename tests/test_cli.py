@@ -378,6 +378,22 @@ def test_a_full_disk(config: Path, tmp_path: Path):
         assert line.startswith("error: Cannot use ") and "No space left on device. Free some space" in line
 
 
+def test_a_run_folder_is_for_one_process_and_free_again_when_that_is_killed(bas: Command, config: Path, tmp_path: Path):
+    child = fork(tmp_path, "seed", "train", str(config), "--run", "r", "--set", "seed_train.epochs=5000")
+    wait_for(child, tmp_path / "r/seed_train/curves.jsonl", text=True)
+    try:
+        line = bas("seed", "train", str(config), "--run", "r").error
+        assert (
+            line
+            == f"Run folder r is in use: process {child} is at work in it. Wait for it to end, or choose another with --run DIR"
+        )
+        assert bas("status", "--run", "r").code == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        wait(child)
+    assert bas("seed", "train", str(config), "--run", "r").code == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_is_done(config: Path, tmp_path: Path, number: signal.Signals):
     child = fork(tmp_path, "seed", "train", str(config), "--run", "r", "--set", "seed_train.epochs=5000")

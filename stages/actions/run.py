@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import configs
 from stages import EXTRAS, PIPELINE
@@ -16,7 +16,7 @@ from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import Field, S, Section
 from stages.core.errors import StageError
-from stages.core.files import HashCache, write_text
+from stages.core.files import HashCache, own, write_text
 from stages.core.log import Tell, open_log
 from stages.data import dataset as datasets
 from stages.data import sources
@@ -167,6 +167,7 @@ class Run:
         self.runtime = runtimes.Runtime(self._section("runtime", runtimes.Config))
         self._dataset: datasets.Dataset | None = None
         self.hashes = HashCache(folder / "hashes.json")
+        self._hold: IO[str] | None = None
         self.on_warning: Tell = lambda message: None
         self.on_note: Tell = lambda message: None
         self.reporter: contract.Reporter | None = None  # shows the generation of the demo
@@ -229,8 +230,12 @@ class Run:
                 self.dataset.split(role)
 
     def begin(self) -> logging.Logger:
-        """Make the folder, keep the configuration in it and open the log. Raises StageError where it is another dataset's."""
+        """Make the folder, hold it, keep the configuration in it and open the log.
+
+        Raises StageError where it is another dataset's, or another process works in it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._hold = self._hold or self._own()
         self.save_config()
         return open_log(self.folder, self.on_warning, self.on_note)
 
@@ -243,6 +248,14 @@ class Run:
                 "seed_infer.images is score, and it reads the seeds of all images to train on",
                 "Stop before it with --until seed_infer, or --set seed_infer.images=train",
             )
+
+    def _own(self) -> IO[str]:
+        try:
+            return own(self.folder / ".lock")
+        except BlockingIOError as fault:
+            raise StageError(
+                f"Run folder {self.folder} is in use", str(fault.strerror), "Wait for it to end, or choose another with --run DIR"
+            ) from fault
 
     def save_config(self) -> None:
         """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""

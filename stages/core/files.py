@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 TEMPORARY = ".tmp"  # in the name of a file that is not whole yet
 
@@ -58,6 +59,30 @@ def sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             value.update(block)
     return value.hexdigest()
+
+
+def own(path: Path) -> IO[str]:
+    """Hold PATH for this process alone, as long as the returned file is open; the system lets go when the process ends,
+    however it ends. Raises BlockingIOError, with the holder's process id in its text, when another process holds it.
+
+    Processes that this one starts do not inherit the hold. Where a file system knows no locks, nothing is held.
+    """
+    import fcntl
+
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.seek(0)
+            holder = file.read().strip()
+            file.close()
+            raise BlockingIOError(error.errno, f"process {holder or 'unknown'} is at work in it") from error
+        return file
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
 class HashCache:
