@@ -99,6 +99,10 @@ def test_every_source_from_one_command(bas: Command, config: Path, tmp_path: Pat
 def test_a_source_that_the_network_does_not_make(bas: Command, config: Path, tmp_path: Path):
     settings = ("--set", "seed_infer.sources=[bas,average]", "--set", "refine.seed=average")
     line = bas("run", str(config), "--run", str(tmp_path / "run"), *INFER, *settings).error
+    assert "seed_train.agnostic is none" in line and "Set seed_train.agnostic=detached" in line
+    assert not (tmp_path / "run" / "seed_train").exists()
+    assert bas("run", str(config), "--run", str(tmp_path / "run"), "--until", "seed_train").code == 0
+    line = bas("seed", "infer", "--run", str(tmp_path / "run"), *settings).error
     assert "the seed network makes none" in line and "seed_train.agnostic=detached" in line
     line = bas("run", str(config), "--run", str(tmp_path / "run"), *INFER, "--set", "seed_infer.sources=[bas,sum,mine]").error
     assert "imports/mine is not there" in line and "bas seed import DIR --name mine" in line

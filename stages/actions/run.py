@@ -42,6 +42,7 @@ class RefineConfig(Section):
     power: float = Field(1.5, description="Exponent on the seeds before the walk.", gt=0)
 
 
+FIRST = next(iter(PIPELINE))
 SHARED: dict[str, type[Section]] = {
     "data": datasets.Config,
     "runtime": runtimes.Config,
@@ -222,6 +223,8 @@ class Run:
         """
         names = plan(self.sections, names)
         self._check_seeds(names)
+        if FIRST in names and "seed_infer" in names:
+            self._check_maps()
         for name in names:
             contract.require_weights(self.sections[name])
             contract.require_inputs(stage_module(name), self.sections[name], self.folder, contract.IMPORTS)
@@ -247,6 +250,16 @@ class Run:
                 f"Cannot run {reader}",
                 "seed_infer.images is score, and it reads the seeds of all images to train on",
                 "Stop before it with --until seed_infer, or --set seed_infer.images=train",
+            )
+
+    def _check_maps(self) -> None:
+        """Raise StageError, before anything is trained, where a source needs a map that the seed network is not to make."""
+        scored = vars(self.sections["seed_infer"])["sources"]
+        if "agnostic" in sources.maps_of(scored) and vars(self.sections[FIRST])["agnostic"] == "none":
+            raise StageError(
+                f"Cannot make the sources {', '.join(scored)}",
+                "replace and average take the class-agnostic foreground map, and seed_train.agnostic is none",
+                "Set seed_train.agnostic=detached, or leave those sources out",
             )
 
     def _own(self) -> IO[str]:
@@ -335,7 +348,8 @@ class Run:
         for name in planned:
             kept = rows.get(name)
             before = kept if kept is not None and kept.state == "done" else self.report(name, still)
-            if before.state == "done" and not force:
+            anew = force and (name in names or FIRST in names)  # an extra stage that was not asked for is not made anew
+            if before.state == "done" and not anew:
                 yield rows.get(name, before), False
                 continue
             if untried:
@@ -343,7 +357,7 @@ class Run:
                 untried = False
             self._warn(name, rows, log)
             log.info(self.runtime.describe())
-            contract.execute(stage_module(name), self.sections[name], self.context(name, reporter, log), self.wanted(name), force)
+            contract.execute(stage_module(name), self.sections[name], self.context(name, reporter, log), self.wanted(name), anew)
             still = _Still(self)  # images may have changed while the stage ran
             rows = self._rows(still)
             yield self.report(name, still), True

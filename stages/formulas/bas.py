@@ -51,7 +51,7 @@ def foreground_region_guidance(class_maps: Tensor, mask: Tensor, chosen: Tensor)
 def _pooled(class_maps: Tensor, mask: Tensor) -> Tensor:
     """GAP(M_f · class maps), the mask brought to the grid of the class maps where its generator sits in a finer layer."""
     if mask.shape[2:] != class_maps.shape[2:]:
-        mask = nnf.interpolate(mask, class_maps.shape[2:], mode="bilinear", align_corners=False)
+        mask = nnf.interpolate(mask, class_maps.shape[2:], mode="area")
     return (class_maps.detach() * mask).mean(dim=(2, 3))
 
 
