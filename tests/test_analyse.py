@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from stages.actions import analyse
+from stages.data import plots
 from stages.formulas import activation
 from stages.nets.bas import BasNet
 
@@ -174,3 +175,10 @@ def test_analyses_without_what_they_need(bas: Command, run: Path, generated: Pat
     assert bas("analyse", "activation", "--run", str(run)).error.startswith("Cannot erode and dilate true masks: not every")
     (run / "seed_train/manifest.json").unlink()
     assert bas("analyse", "activation", "--run", str(run)).error.startswith(f"No seed network in {run}: seed_train has not")
+
+
+def test_the_plot_of_no_objects_is_empty(tmp_path: Path):
+    rows = [{"from": 0.0, "to": 100.0, "objects": 0, "IoU": None}]
+    plots.sizes(tmp_path / "size.png", "oracle", {"bas": {"sizes": rows, "objects": {"share": [], "oracle": []}}})
+    with Image.open(tmp_path / "size.png") as drawn:
+        assert drawn.width > 100

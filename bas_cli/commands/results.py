@@ -86,7 +86,7 @@ def _class_table(title: str, kinds: Mapping[str, Any]) -> Table:
     columns = [(kind, name) for kind in kinds for name in ("precision", "recall")]
     headings = (f"{kind}\n{name}".replace("-", "-\n") for kind, name in columns)  # narrow enough for 80 characters
     shown = console.table(title, "class", *headings)
-    for label in next(iter(kinds.values()))["classes"]:
+    for label in next(iter(kinds.values()), {"classes": {}})["classes"]:  # no kind where every pixel is void
         rows = [(kinds[kind]["classes"].get(label) or {}).get(name) for kind, name in columns]
         shown.add_row(label, *map(console.cell, rows))
     return shown

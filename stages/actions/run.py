@@ -385,7 +385,9 @@ class Run:
             warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
         for need in contract.needs(stage_module(name), self.sections[name]):
             if need in rows and rows[need].state == "stale":
-                warnings.append(f"{name} reads {need}, which is stale: {rows[need].why}. `bas run` makes both anew")
+                imported = need.startswith(contract.IMPORTS)
+                remedy = f"Run `bas seed import DIR --name {Path(need).name}` again" if imported else "`bas run` makes both anew"
+                warnings.append(f"{name} reads {need}, which is stale: {rows[need].why}. {remedy}")
         for warning in warnings:
             log.warning(warning)
 

@@ -77,7 +77,8 @@ def sizes(path: Path, kind: str, sources: Mapping[str, Any]) -> None:
         shares, ious = _numbers(values["objects"]["share"]), _numbers(values["objects"][kind])
         known = [(max(share, SMALLEST), iou) for share, iou in zip(shares, ious, strict=True) if iou == iou]
         extent = (np.log10(SMALLEST), 2, 0, 100)
-        drawn = axes.hexbin(*zip(*known, strict=True), xscale="log", gridsize=(18, 11), mincnt=1, cmap="viridis", extent=extent)
+        places = ([share for share, _ in known], [iou for _, iou in known])  # of no objects, two empty lists
+        drawn = axes.hexbin(*places, xscale="log", gridsize=(18, 11), mincnt=1, cmap="viridis", extent=extent)
         figure.colorbar(drawn, ax=axes, label="objects")
         axes.set(title=source, xlabel="object size (% of the image)", ylabel="IoU (%)", xlim=(SMALLEST, 100), ylim=(0, 100))
         axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
