@@ -62,26 +62,20 @@ def sha256(path: Path) -> str:
 
 
 def own(path: Path) -> IO[str]:
-    """Hold PATH for this process alone, as long as the returned file is open; the system lets go when the process ends,
-    however it ends. Raises BlockingIOError, with the holder's process id in its text, when another process holds it.
+    """Hold the empty file PATH for this process alone, as long as what is returned is open; the system lets go when the
+    process ends, however it ends. Raises BlockingIOError when another process holds it.
 
     Processes that this one starts do not inherit the hold. Where a file system knows no locks, nothing is held.
     """
     import fcntl
 
-    file = path.open("a+", encoding="utf-8")
+    file = path.open("a", encoding="utf-8")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            file.seek(0)
-            holder = file.read().strip()
             file.close()
-            raise BlockingIOError(error.errno, f"process {holder or 'unknown'} is at work in it") from error
-        return file
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+            raise BlockingIOError(error.errno, "another process is at work in it", str(path)) from error
     return file
 
 
