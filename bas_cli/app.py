@@ -10,6 +10,7 @@ import typer
 from bas_cli import faults
 from bas_cli.commands import ablation, analyse, exchange, pipeline, results
 from stages import __version__
+from stages.core import interrupt
 
 HELP = """Background activation suppression: from image-level labels to a segmentation network.
 
@@ -50,5 +51,6 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """The `bas` script: every fault becomes one line and an exit code (0 done, 1 ours, 2 yours to mend, 130 interrupted)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt.handle)
     sys.exit(faults.guarded(app))

@@ -419,6 +419,33 @@ def test_an_interrupt_of_all_processes_leaves_one_line(config: Path, tmp_path: P
     assert err.startswith("error: Interrupted: ") and len(err.splitlines()) == 1
 
 
+def test_an_interrupt_that_a_destructor_swallows_is_heard_at_the_next_step(config: Path, tmp_path: Path):
+    """Python prints and drops what is raised in a destructor; the signal comes in the middle of one here."""
+    lost = """
+import os, signal, sys
+from bas_cli.app import main
+from stages.core import training
+
+class Fragile:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))
+
+add = training.Curves.add
+def interrupted(*values):
+    Fragile()
+    return add(*values)
+
+training.Curves.add = interrupted
+sys.argv[0] = "bas"
+main()
+"""
+    child = start(tmp_path, "seed", "train", str(config), "--run", "r", "-q", "--set", "seed_train.epochs=5000", code=lost)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 130 and not out
+    assert "Exception ignored" in err and err.splitlines()[-1].startswith("error: Interrupted: ")
+
+
 def test_a_run_folder_that_cannot_be_is_not_remembered_as_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     from bas_cli import app, options
 

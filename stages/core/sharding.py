@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from stages.core import interrupt
+
 if TYPE_CHECKING:
     from stages.core.stage import Context
 
@@ -24,6 +26,7 @@ def each(items: Sequence[T], target: Callable[[T], Path], work: Callable[[T], ob
     todo = pending(share, target)
     with ctx.track(label, len(share), len(share) - len(todo)) as meter:
         for item in todo:
+            interrupt.check()
             work(item)
             meter.advance()
     fabric.barrier()

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from stages.core import interrupt
 from stages.core.errors import StageError
 from stages.core.files import write_atomic, write_text
 
@@ -185,6 +186,7 @@ def fit(
     saved = time.monotonic()
     with ctx.track("training", plan.steps, start) as meter, Curves(ctx.out, start) as curves:
         for index, batch in enumerate(loader(start), start):
+            interrupt.check()
             factor = plan.lr_factor(index)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor

@@ -18,6 +18,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import LOOPS
 from torch import nn
 
+from stages.core import interrupt
 from stages.core.errors import StageError
 from stages.core.files import digest
 from stages.core.runtime import Placement
@@ -60,6 +61,7 @@ class StepLoop(IterBasedTrainLoop):
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         while self._iter < self._max_iters:
+            interrupt.check()
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
         self.runner.call_hook("after_train_epoch")

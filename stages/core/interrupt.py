@@ -1,0 +1,23 @@
+"""Interrupts that cannot get lost: Python drops a KeyboardInterrupt that is raised inside a destructor or a callback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class _Asked:
+    """Whether this process was asked to stop."""
+
+    value = False
+
+
+def handle(number: int, frame: Any) -> None:
+    """A handler of signals: note that the process is to stop, and raise KeyboardInterrupt where it happens to be."""
+    _Asked.value = True
+    raise KeyboardInterrupt
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if one was asked for before and got lost; long loops call this between two items."""
+    if _Asked.value:
+        raise KeyboardInterrupt
