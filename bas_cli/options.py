@@ -127,7 +127,8 @@ def open_run(request: Request, names: Sequence[str] = ()) -> Run:
     folder = run_folder(request)
     name = request.dataset or str(folder / "config.yaml")
     if request.dataset is None and not (folder / "config.yaml").exists():
-        raise StageError(f"No run in {folder}", "it holds no config.yaml", "Name a dataset, for example `bas run demo`")
+        why = "it holds no config.yaml" if folder.is_dir() else "no such folder"
+        raise StageError(f"No run in {folder}", why, "Name a run's folder with --run DIR, or start one with `bas run demo`")
     former = runs.former_data(folder) if request.dataset is not None else {}
     overrides: dict[str, dict[str, Any]] = {
         "data": {**former, **request.overrides()["data"]},

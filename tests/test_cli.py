@@ -457,3 +457,10 @@ def test_a_run_folder_that_cannot_be_is_not_remembered_as_the_last(tmp_path: Pat
     assert stop.value.code == 2
     assert "Choose a folder, not a file" in capsys.readouterr().err
     assert not options.LAST.exists()
+
+
+def test_a_last_run_that_is_gone_is_answered_with_what_to_do(bas: Command, tmp_path: Path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/.last").write_text(str(tmp_path / "gone"))
+    line = bas("status").error
+    assert line.startswith(f"No run in {tmp_path / 'gone'}: no such folder. Name a run's folder with --run DIR")
