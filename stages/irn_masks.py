@@ -94,10 +94,10 @@ def _walk(net: Irn, image: Array, sample: Sample, config: Config, ctx: Context) 
     """Walked maps (P,h,w) of the present classes and their ids."""
     import torch
 
-    from stages.data import seedfile
+    from stages.data import seedfile, sources
     from stages.formulas import seeds, walk
 
-    seed = seedfile.read(ctx.input("seed_infer") / "seeds" / f"{sample.id}.npz")
+    seed = seedfile.read(sources.seed_path(ctx.input("seed_infer"), sample.id))
     refine, device = ctx.shared["refine"], ctx.runtime.device
     with torch.inference_mode():
         maps = seeds.power(seedfile.strided_maps(seed, refine.seed, device), refine.power)
@@ -151,13 +151,13 @@ def _sheet(net: Irn, config: Config, ctx: Context, samples: tuple[Sample, ...]) 
     """A contact sheet: image, seed, boundaries, the mask that was written."""
     import torch
 
-    from stages.data import seedfile, sheets
+    from stages.data import seedfile, sheets, sources
     from stages.data.images import overlay, read_image, read_mask
 
     rows = []
     for sample in samples:
         image = read_image(sample.image)
-        seed = seedfile.read(ctx.input("seed_infer") / "seeds" / f"{sample.id}.npz")
+        seed = seedfile.read(sources.seed_path(ctx.input("seed_infer"), sample.id))
         with torch.inference_mode():
             edge = _edge(net, image, config, ctx).repeat_interleave(4, 0).repeat_interleave(4, 1).cpu().numpy()
         strongest = seedfile.full_maps(seed, ctx.shared["refine"].seed).amax(0).numpy()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stages.core.config import Field, Section
 from stages.core.errors import StageError
 from stages.core.stage import Context, Outputs
+from stages.data import sources
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,7 @@ class _Import:
         tops = maps.amax((-2, -1), keepdim=True)
         kept = torch.where(tops > 0, maps / tops, 0).half().numpy()
         seed = seedfile.Seed(np.array(sample.labels), size, {}, imported={self.name: kept})
-        seedfile.write(seed_path(self.out, sample.id), seed)
+        seedfile.write(sources.seed_path(self.out, sample.id), seed)
 
     def _check(self, sample: Sample, found: dict[int, NDArray[Any]], maps: NDArray[np.float32], where: str) -> None:
         """Count what is worth telling of MAPS (P,h,w). Raises StageError on what cannot be taken."""
@@ -134,7 +135,7 @@ def run(config: Config, ctx: Context) -> Outputs:
         if taking.noticed[key]:
             ctx.log.warning("%s: %d %s", ctx.name, taking.noticed[key], meaning)
     counts = {key: taking.noticed[key] for key in ("maps", "maps_dropped", *COUNTED)}
-    return Outputs([seed_path(Path(), s.id) for s in samples], notes={"images": len(samples), **counts})
+    return Outputs([sources.seed_path(Path(), s.id) for s in samples], notes={"images": len(samples), **counts})
 
 
 def require_files(files: dict[str, tuple[MapFile, ...]], config: Config) -> None:
@@ -143,8 +144,3 @@ def require_files(files: dict[str, tuple[MapFile, ...]], config: Config) -> None
     if absent and not config.allow_missing:
         count = f"{len(absent)} of {len(files)} images have none, first '{absent[0]}'"
         raise StageError(f"Images without maps in {config.folder}", count, MISSING)
-
-
-def seed_path(folder: Path, image_id: str) -> Path:
-    """Where the imported maps of an image lie."""
-    return folder / "seeds" / f"{image_id}.npz"

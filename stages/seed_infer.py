@@ -78,10 +78,10 @@ def run(config: Config, ctx: Context) -> Outputs:
     def infer(sample: Sample) -> None:
         _infer(nets, sample, sample.id in searched, config, ctx)
 
-    sharding.each(samples, lambda s: seed_path(ctx.out, s.id), infer, "maps", ctx)
+    sharding.each(samples, lambda s: sources.seed_path(ctx.out, s.id), infer, "maps", ctx)
     scores = score(config, ctx)
     _sheet(config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
-    files = [seed_path(Path(), s.id) for s in samples]
+    files = [sources.seed_path(Path(), s.id) for s in samples]
     return Outputs([*files, Path("seeds.png")], scores.metrics, scores.classes, {"images": len(samples)})
 
 
@@ -102,11 +102,6 @@ def _load(config: Config, ctx: Context) -> Networks:
     return Networks(ctx.runtime.place(net, channels_last=True), placed, ctx.runtime)
 
 
-def seed_path(folder: Path, image_id: str) -> Path:
-    """Where the seed of an image lies."""
-    return folder / "seeds" / f"{image_id}.npz"
-
-
 def _infer(nets: Networks, sample: Sample, search: bool, config: Config, ctx: Context) -> None:
     """Maps of one image at every scale, its thresholds if asked for, and its seed file."""
     import numpy as np
@@ -120,7 +115,7 @@ def _infer(nets: Networks, sample: Sample, search: bool, config: Config, ctx: Co
         maps = {name: [one.half().cpu().numpy() for one in kept] for name, kept in _maps(nets, image, sample, config).items()}
         seed = seedfile.Seed(np.array(sample.labels), image.shape[:2], maps, imported=_imported(sample, config, ctx))
         thresholds = _thresholds(nets.bas, image, seed, config, ctx) if search else {}
-    seedfile.write(seed_path(ctx.out, sample.id), replace(seed, thresholds=thresholds))
+    seedfile.write(sources.seed_path(ctx.out, sample.id), replace(seed, thresholds=thresholds))
 
 
 def _imported(sample: Sample, config: Config, ctx: Context) -> dict[str, np.ndarray]:
@@ -129,7 +124,7 @@ def _imported(sample: Sample, config: Config, ctx: Context) -> dict[str, np.ndar
 
     maps = {}
     for name in sources.imported(config.sources):
-        path = seed_path(ctx.input(f"{IMPORTS}/{name}"), sample.id)
+        path = sources.seed_path(ctx.input(f"{IMPORTS}/{name}"), sample.id)
         seed = seedfile.read(path) if path.is_file() else None
         if seed is None or tuple(seed.classes) != sample.labels:
             raise StageError(
@@ -192,7 +187,7 @@ def score(config: Config, ctx: Context) -> Scores:
     counts = {source: scoring.MapScores(ctx.dataset, subsets, config.fixed) for source in config.sources}
     with ctx.track("scoring seeds", len(pairs)) as meter:
         for sample, truth in pairs:
-            seed = seedfile.read(seed_path(ctx.out, sample.id))
+            seed = seedfile.read(sources.seed_path(ctx.out, sample.id))
             for source, count in counts.items():
                 maps = seedfile.full_maps(seed, source)
                 limits = seed.thresholds.get(source)
@@ -213,7 +208,7 @@ def _sheet(config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:
 
     rows = []
     for sample in samples:
-        image, seed = read_image(sample.image), seedfile.read(seed_path(ctx.out, sample.id))
+        image, seed = read_image(sample.image), seedfile.read(sources.seed_path(ctx.out, sample.id))
         maps = {source: seedfile.full_maps(seed, source) for source in config.sources}
         heats = [sheets.heat(image, maps[source][0].numpy()) for source in config.sources]
         labelled = seeds.label(maps[config.sources[-1]], config.fixed, seed.classes.tolist()).numpy()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages import seed_infer
 from stages.actions.run import Run
 from stages.core import stage as contract
 from stages.core.errors import StageError
+from stages.data import sources
 
 if TYPE_CHECKING:
     from stages.data.dataset import Sample
@@ -52,7 +52,7 @@ def _export(run: Run, sample: Sample, source: str, folder: Path) -> int:
     """Write one image's maps; returns how many."""
     from stages.data import mapfiles, seedfile
 
-    seed = seedfile.read(seed_infer.seed_path(run.folder / STAGE, sample.id))
+    seed = seedfile.read(sources.seed_path(run.folder / STAGE, sample.id))
     full, strided = seedfile.full_maps(seed, source), seedfile.strided_maps(seed, source)
     mapfiles.write(_target(folder, sample), seed.classes, strided, full.numpy())
     return len(full)

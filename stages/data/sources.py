@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from stages.core.errors import StageError
@@ -62,3 +63,8 @@ def maps_of(sources: Iterable[str]) -> tuple[str, ...]:
 def imported(sources: Iterable[str]) -> tuple[str, ...]:
     """The maps among them that this run's networks do not make."""
     return tuple(name for name in maps_of(sources) if name not in OWN)
+
+
+def seed_path(folder: Path, image_id: str) -> Path:
+    """Where the seed of an image lies in the folder of the stage or import that made it."""
+    return folder / "seeds" / f"{image_id}.npz"
