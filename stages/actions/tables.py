@@ -71,6 +71,7 @@ FUSED_SUMS = (
     Row("average + CAM", "average+cam", base=(SUMS[0].label,)),
     Row("average + IRN's CAM", "average+irn", base=(SUMS[1].label,)),
 )
+DETACHED = "average: detached"
 BETA_NOTE = "Without L_bas, β is as configured or follows the paper's principle β = α + λ; its one figure does not say which."
 
 
@@ -129,6 +130,24 @@ TABLES: dict[str, Table] = {
     "table13": Table(
         "Table 13: the class-agnostic foreground map beside the class-specific ones",
         (Row("BAS", paper=oracle(57.7)), *FUSED),
+    ),
+    "agnostic": Table(
+        "What the paper leaves open of the class-agnostic map: its gradient to the trunk, its area with several classes",
+        (
+            Row("BAS", change={"agnostic": "detached"}),
+            Row(DETACHED, "average", change={"agnostic": "detached"}, base=("BAS",)),
+            Row("average: detached, its area once", "average", {"agnostic": "detached", "agnostic_area": "once"}, (DETACHED,)),
+            Row("BAS beside shared", change={"agnostic": "shared"}, base=("BAS",)),
+            Row("average: shared", "average", change={"agnostic": "shared"}, base=(DETACHED,)),
+        ),
+        "The paper's average is 0.6 above BAS alone (Table 13).",
+    ),
+    "area": Table(
+        "The area term's power: below 1 it tolerates objects of all sizes (section 6)",
+        (
+            Row("power 1", change={"area_power": 1.0}),
+            *(Row(f"power {power:g}", change={"area_power": power}, base=("power 1",)) for power in (0.5, 0.75)),
+        ),
     ),
     "table15": Table(
         "Table 15: one global threshold, or image-specific ones",
