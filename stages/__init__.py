@@ -8,7 +8,8 @@ PIPELINE: dict[str, str] = {
     "irn_labels": "seeds + dense CRF → affinity labels",
     "irn_train": "affinity labels → IRN (boundaries and displacements)",
     "irn_masks": "seeds + IRN → random walk → pseudo masks",
-    "segment_train": "pseudo masks → DeepLabV2",
+    "mask_choice": "pseudo masks or seeds, image by image → the masks to learn from",
+    "segment_train": "chosen masks → DeepLabV2",
     "segment_predict": "DeepLabV2 → predictions on the validation split, with and without CRF",
 }
 EXTRAS: dict[str, str] = {  # run before the stage whose settings call for them

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stages.data.seedfile import Seed
 
 NEEDS = ("seed_infer",)
-SHARED = ("refine",)
+SHARED = ("refine.seed",)
 READS = ("train",)
 SHOWN = 10  # images on the contact sheet
 

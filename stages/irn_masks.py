@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stages.nets.irn import Irn
 
 NEEDS = ("seed_infer", "irn_train")
-SHARED = ("refine",)
+SHARED = ("refine.seed", "refine.power")
 READS = ("train", "score")
 SHOWN = 10  # images on the contact sheet
 TRUNK_STRIDE = 16  # images are padded to whole steps of the trunk

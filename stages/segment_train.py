@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stages.nets.backbones import WeightReport
     from stages.nets.mmseg import runner
 
-NEEDS = ("irn_masks",)
+NEEDS = ("mask_choice",)
 SHARED = ()
 READS = ("train",)
 
@@ -104,7 +104,7 @@ def _mask(sample: Sample, config: Config, ctx: Context) -> Path:
     from stages.core.errors import StageError
 
     if config.supervision == "pseudo":
-        return ctx.input("irn_masks") / "masks" / f"{sample.id}.png"
+        return ctx.input("mask_choice") / "masks" / f"{sample.id}.png"
     path = ctx.dataset.mask(sample)
     if path is None:
         raise StageError(
@@ -121,7 +121,11 @@ def _pair(sample: Sample, mask: Path) -> tuple[Array, Array]:
     image, labels = read_image(sample.image), read_mask(mask)
     if image.shape[:2] != labels.shape:
         sizes = f"{labels.shape[1]}x{labels.shape[0]} beside {image.shape[1]}x{image.shape[0]}"
-        raise StageError(f"Mask {mask} is not of its image's size", sizes, "Make the masks again: bas refine irn --force")
+        raise StageError(
+            f"Mask {mask} is not of its image's size",
+            sizes,
+            "Make the masks again: bas refine irn --force, then bas refine choose",
+        )
     return image, labels
 
 

@@ -287,7 +287,8 @@ def test_a_stage_before_its_inputs(bas: Command, config: Path, run: Path):
     for words, need in (
         (("seed", "infer"), "seed_train"),
         (("refine", "irn"), "seed_infer"),
-        (("segment", "train"), "irn_masks"),
+        (("refine", "choose"), "seed_train"),
+        (("segment", "train"), "mask_choice"),
     ):
         fault = bas(*words, str(config), "--run", "r").error
         assert f"its input {need} is not there" in fault and f"--until {need}`" in fault

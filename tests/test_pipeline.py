@@ -79,7 +79,10 @@ def test_sheets_curves_and_tensorboard_are_there(home: Path):
         assert list((home / f"runs/small/{name}/tensorboard").iterdir())
 
 
-@pytest.mark.parametrize(("where", "count"), [("irn_masks/masks", 12), ("segment_predict/plain", 3), ("segment_predict/crf", 3)])
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [("irn_masks/masks", 12), ("mask_choice/masks", 12), ("segment_predict/plain", 3), ("segment_predict/crf", 3)],
+)
 def test_masks_and_predictions_are_palette_images_of_their_images(home: Path, where: str, count: int):
     paths = sorted((home / "runs/small" / where).iterdir())
     assert len(paths) == count
@@ -93,7 +96,7 @@ def test_the_keys_of_eval(home: Path):
     document = call(home, "eval", "--json").json
     assert set(document) == {"stages", "classes"} and list(document["stages"]) == list(PIPELINE)
     stages = document["stages"]
-    scored = {"seed_infer": MAPS, "irn_masks": MASKS, "segment_predict": VAL}
+    scored = {"seed_infer": MAPS, "irn_masks": MASKS, "mask_choice": ["train/choice/masks"], "segment_predict": VAL}
     for name, keys in scored.items():
         expected = {f"{key}/{metric}" for key in keys for metric in ("mIoU", "mIoU-2")}
         assert {key for key in stages[name] if "mIoU" in key.split("/")[-1]} == expected
@@ -115,7 +118,7 @@ def test_a_second_run_computes_nothing(home: Path):
     files = [path for path in (home / "runs/small").rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
     again = call(home, "run", recipe(home), "--json")
-    assert [stage["state"] for stage in again.json["stages"]] == ["done"] * 7
+    assert [stage["state"] for stage in again.json["stages"]] == ["done"] * len(PIPELINE)
     assert all(f"{name:<16} fresh, kept" in again.err for name in PIPELINE)
     assert {path: path.stat().st_mtime_ns for path in files} == before
     assert {path for path in (home / "runs/small").rglob("*") if path.is_file()} == set(files)

@@ -38,10 +38,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a random seed network and the true masks in the place of the pseudo masks."""
     folder = tmp_path_factory.mktemp("run")
     ctx = context(folder, "segment_train")
-    (folder / "irn_masks" / "masks").mkdir(parents=True)
+    (folder / "mask_choice" / "masks").mkdir(parents=True)
     random_seed_network(folder)
     for sample in ctx.dataset.split("train"):
-        write_mask(folder / "irn_masks" / "masks" / f"{sample.id}.png", read_mask(ctx.dataset.mask(sample)))
+        write_mask(folder / "mask_choice" / "masks" / f"{sample.id}.png", read_mask(ctx.dataset.mask(sample)))
     return folder
 
 
@@ -101,7 +101,7 @@ def test_training_goes_on_after_an_interruption(trained: Path, folder: Path, mon
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_mask_of_another_size_is_named(folder: Path, workers: int) -> None:
     ctx = context(folder, "segment_train", workers=workers)
-    path = sorted((folder / "irn_masks" / "masks").glob("*.png"))[0]
+    path = sorted((folder / "mask_choice" / "masks").glob("*.png"))[0]
     write_mask(path, np.zeros((10, 12), np.uint8))
     with pytest.raises(StageError, match=rf"{path.name}.*12x10 beside"):
         segment_train.run(TRAIN, ctx)

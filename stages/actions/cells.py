@@ -8,7 +8,6 @@ source that they score are one cell. A stage that is finished anywhere else in t
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from stages.actions.tables import Configured, Row, Table
 from stages.core import stage as contract
 from stages.core.config import Section, merge
 from stages.core.errors import StageError
-from stages.core.files import TEMPORARY
+from stages.core.files import TEMPORARY, link
 from stages.data import sources
 from stages.data.dataset import generated_root
 
@@ -146,12 +145,5 @@ def _link(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}{TEMPORARY}")
     for leftover in (temporary, target):
         shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, temporary, copy_function=_link_or_copy)
+    shutil.copytree(source, temporary, copy_function=link)
     temporary.rename(target)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copy2(source, target)

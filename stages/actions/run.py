@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import configs
 from stages import EXTRAS, PIPELINE
@@ -40,6 +40,9 @@ class RefineConfig(Section):
 
     seed: str = Field("sum", description="Which of seed_infer.sources IRN reads; the same are scored.")
     power: float = Field(1.5, description="Exponent on the seeds before the walk.", gt=0)
+    keep: Literal["masks", "seeds"] = Field(
+        "masks", description="What the segmentation network learns from: masks (refined) or seeds."
+    )
 
 
 FIRST = next(iter(PIPELINE))

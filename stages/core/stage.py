@@ -1,6 +1,7 @@
 """The contract of a stage: check inputs → fresh? return → run → write the manifest last.
 
-A stage module has NEEDS (earlier stages), SHARED (sections it reads beside its own), READS (splits of the dataset),
+A stage module has NEEDS (earlier stages), SHARED (sections, or settings of them as `refine.seed`, that it reads beside
+its own), READS (splits of the dataset),
 `Config` and `run(config, ctx) -> Outputs`. Here is the rest, the same for all. A present manifest means a complete
 stage; freshness is by content: configuration, input manifests, images and labels, initial weights.
 """
@@ -102,7 +103,7 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Everything that decides a stage's result: settings, seed, inputs' digests, images and labels, initial weights."""
     name = stage.__name__.rsplit(".", 1)[-1]
-    config = {key: sections[key].plain(NOT_CONTENT) for key in (name, *stage.SHARED)}
+    config = _settings(sections, (name, *stage.SHARED))
     inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in needs(stage, sections[name])}
     data = {split: dataset.digest(split, hashes) for split in stage.READS}
     require_weights(sections[name])
@@ -110,6 +111,16 @@ def fingerprint(
     named = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}
     seed = {"runtime": {"seed": sections["runtime"].plain()["seed"]}}
     return {"stage": name, "config": config | seed, "inputs": inputs, "data": data, **named}
+
+
+def _settings(sections: Mapping[str, Section], names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Plain values by section of what NAMES name: whole sections, or single settings as `refine.seed`."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        section, _, setting = name.partition(".")
+        values = sections[section].plain(NOT_CONTENT)
+        found.setdefault(section, {}).update({setting: values[setting]} if setting else values)
+    return found
 
 
 def needs(stage: ModuleType, section: Section) -> tuple[str, ...]:
