@@ -21,7 +21,6 @@ NEEDS = ("seed_infer", "irn_train")
 SHARED = ("refine.seed", "refine.power")
 READS = ("train", "score")
 SHOWN = 10  # images on the contact sheet
-TRUNK_STRIDE = 16  # images are padded to whole steps of the trunk
 
 
 class Config(Section):
@@ -108,19 +107,9 @@ def _walk(net: Irn, image: Array, sample: Sample, config: Config, ctx: Context) 
 
 def _edge(net: Irn, image: Array, config: Config, ctx: Context) -> Tensor:
     """Boundary probability (h,w) on the stride-4 grid, of the image and its mirror image."""
-    import torch
-    import torch.nn.functional as F
+    from stages.nets import irn_inference
 
-    from stages.data.transforms import normalise
-    from stages.formulas import affinity, seeds
-
-    view = normalise(image)
-    height, width = view.shape[1:]
-    right, below = (max(-side % TRUNK_STRIDE, config.pad - side) for side in (width, height))
-    pair = F.pad(torch.stack([view, view.flip(-1)]), (0, right, 0, below))
-    with ctx.runtime.fabric.autocast():
-        logits = net.edge_logits(ctx.runtime.place(pair, config.channels_last))
-    return affinity.merge_edges(logits.float(), seeds.strided_size(height, width))
+    return irn_inference.boundaries(net, image, ctx.runtime, config.pad, config.channels_last)
 
 
 def score(config: Config, ctx: Context) -> Scores:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor, nn
 
 from stages.data import demo, scenes
@@ -64,6 +65,23 @@ def test_another_recipe_writes_the_pictures_anew(tmp_path):
     before = (tmp_path / "JPEGImages/demo_00000.png").read_bytes()
     demo.generate(tmp_path, train=1, val=1, size=64, seed=5)
     assert (tmp_path / "JPEGImages/demo_00000.png").read_bytes() != before
+
+
+def test_herds_are_of_one_class_and_overlap_and_other_scenes_stay_as_they_are(tmp_path):
+    shared, joined = 0, 0
+    for index in range(60):
+        _, classes, instances = scenes.scene(80, 0, index, herds=True)
+        numbers = [number for number in np.unique(instances) if number]
+        kinds = [np.unique(classes[instances == number]).item() for number in numbers]
+        for kind in {kind for kind in kinds if kinds.count(kind) > 1}:
+            shared += 1
+            joined += ndimage.label(classes == kind)[1] < kinds.count(kind)
+    assert shared > 20 and joined > shared / 2  # so that connected components of a class are not yet its animals
+    demo.generate(tmp_path / "a", train=1, val=1, size=64)
+    demo.generate(tmp_path / "b", train=1, val=1, size=64, herds=True)
+    plain, herd = (Image.open(tmp_path / d / "JPEGImages/demo_00001.png") for d in "ab")
+    assert np.array_equal(np.array(plain), scenes.scene(64, 0, 1)[0])
+    assert np.array_equal(np.array(herd), scenes.scene(64, 0, 1, herds=True)[0])
 
 
 @pytest.fixture

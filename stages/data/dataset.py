@@ -22,6 +22,7 @@ class Generated(Section):
     val: int = Field(200, description="Images for the final numbers.", ge=1)
     size: int = Field(80, description="Side of the square images, in pixels.", ge=32)
     seed: int = Field(0, description="Seed of the images.", ge=0)
+    herds: bool = Field(False, description="Several animals of a class in a scene, which may overlap: to try instance masks on.")
 
 
 class Config(Section):
@@ -161,7 +162,7 @@ def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]],
     if wanted is not None:
         from stages.data import demo
 
-        root = demo.generate(generated_root(run_dir), wanted.train, wanted.val, wanted.size, wanted.seed, watch)
+        root = demo.generate(generated_root(run_dir), **wanted.plain(), watch=watch)
     elif config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
     else:

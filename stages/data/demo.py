@@ -20,13 +20,15 @@ FOLDERS = ("JPEGImages", "SegmentationClass", "SegmentationObject")
 Watch = Callable[[Sequence[str]], Iterable[str]]
 
 
-def generate(root: Path, train: int = 1000, val: int = 300, size: int = 80, seed: int = 0, watch: Watch = iter) -> Path:
-    """Write a dataset of TRAIN + VAL square scenes of SIZE pixels under ROOT and return ROOT.
+def generate(
+    root: Path, train: int = 1000, val: int = 300, size: int = 80, seed: int = 0, herds: bool = False, watch: Watch = iter
+) -> Path:
+    """Write a dataset of TRAIN + VAL square scenes of SIZE pixels under ROOT, with HERDS or without, and return ROOT.
 
     Every scene depends on SEED and its own number alone. WATCH passes the names on and may show how far it is. Scenes
     that are there already are kept, the marker is written last, and a second call with the same numbers returns at once.
     """
-    recipe = f"version 2, train {train}, val {val}, size {size}, seed {seed}\n"
+    recipe = f"version 2, train {train}, val {val}, size {size}, seed {seed}{', herds' if herds else ''}\n"
     done, begun = root / "generated.txt", root / "generating.txt"
     if _says(done, recipe):
         return root
@@ -35,7 +37,7 @@ def generate(root: Path, train: int = 1000, val: int = 300, size: int = 80, seed
         done.unlink(missing_ok=True)
         write_text(begun, recipe)
     names = [f"demo_{index:05d}" for index in range(train + val)]
-    labels = [_write_scene(root, name, size, seed, index, keep) for index, name in enumerate(watch(names))]
+    labels = [_write_scene(root, name, (size, seed, index, herds), keep) for index, name in enumerate(watch(names))]
     lists = root / "ImageSets" / "Segmentation"
     write_text(lists / "train.txt", _lines(names[:train]))
     write_text(lists / "val.txt", _lines(names[train:]))
@@ -53,8 +55,8 @@ def _lines(items: Sequence[str]) -> str:
     return "".join(f"{item}\n" for item in items)
 
 
-def _write_scene(root: Path, name: str, size: int, seed: int, index: int, keep: bool) -> str:
-    """Write image, class mask and instance mask of one scene unless KEEP finds them; return its class names."""
+def _write_scene(root: Path, name: str, what: tuple[int, int, int, bool], keep: bool) -> str:
+    """Write image, class mask and instance mask of the scene WHAT unless KEEP finds them; return its class names."""
     import numpy as np
     from PIL import Image
 
@@ -65,7 +67,7 @@ def _write_scene(root: Path, name: str, size: int, seed: int, index: int, keep: 
     if keep and image_path.is_file():
         classes = read_mask(class_path)
     else:
-        image, classes, instances = scene(size, seed, index)
+        image, classes, instances = scene(*what)
         write_atomic(class_path, lambda path: write_mask(path, classes))
         write_atomic(object_path, lambda path: write_mask(path, instances))
         write_atomic(image_path, lambda path: Image.fromarray(image).save(path))  # last: its presence means all three

@@ -4,6 +4,8 @@ The scene is made for the case that BAS exists for. A face tells its class at a 
 coat is patched: most patches have one of its class's two colours, each of which another class wears too, so a patch
 decides nothing and the whole coat does. Boulders wear patches of every colour and belong to no class, so fur alone is
 no object. Coats are warm and backgrounds cool: edges are plain to a CRF while the class behind them is not.
+
+In herds most animals of a scene are of one class and may overlap, so that a mask of their class is not yet one of each.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ _OWN = 0.82  # share of a coat's patches in its class's two colours; the other t
 _PATCH = 10.0  # side of a patch of coat, in pixels of an 80-pixel image
 _AWAY = 0.18  # share of the animals that look away
 _SHORT, _LONG = 32, 56  # lengths of animals, in pixels of an 80-pixel image
+_CLEAR, _CROWDED = 0.56, 0.36  # distance of two figures that is kept, in the sum of their lengths: apart, in herds
+_ALIKE = 0.8  # share of a herd that is of its first animal's class
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ class Animal:
     facing: int
 
 
-def scene(size: int, seed: int, index: int) -> tuple[Ids, Ids, Ids]:
+def scene(size: int, seed: int, index: int, herds: bool = False) -> tuple[Ids, Ids, Ids]:
     """Image (size,size,3), class ids (size,size) and instance numbers (size,size) of picture `index`."""
     rng = np.random.default_rng((seed, index))
-    figures = _place(rng, size)
+    figures = _place(rng, size, herds)
     image = _ground(rng, size)
     classes, instances = np.zeros((2, size, size), np.uint8)
     for figure in figures:
@@ -54,11 +58,13 @@ def scene(size: int, seed: int, index: int) -> tuple[Ids, Ids, Ids]:
     return np.clip(image + grain, 0, 255).astype(np.uint8), classes, instances
 
 
-def _place(rng: np.random.Generator, size: int) -> list[Animal]:
-    """One to three animals and one or two boulders that keep clear of each other."""
+def _place(rng: np.random.Generator, size: int, herds: bool) -> list[Animal]:
+    """One to three animals and one or two boulders that keep clear of each other, herds less so."""
     unit = size / 80
     animals = int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))
     kinds = [int(k) for k in rng.choice(np.arange(1, len(_COATS) + 1), animals, replace=False)]
+    if herds:
+        kinds[1:] = [kinds[0] if rng.random() < _ALIKE else kind for kind in kinds[1:]]
     kinds += [0] * int(rng.integers(1, 3))
     figures: list[Animal] = []
     for kind in kinds:
@@ -67,15 +73,15 @@ def _place(rng: np.random.Generator, size: int) -> list[Animal]:
             x, y = rng.uniform(0.42 * length, size - 0.42 * length, 2).tolist()
             height, angle = length * rng.uniform(0.42, 0.6), rng.uniform(-0.5, 0.5)
             figure = Animal(kind, x, y, length, height, angle, facing=int(rng.choice([-1, 1])))
-            if all(_apart(figure, other) for other in figures):
+            if all(_apart(figure, other, _CROWDED if herds else _CLEAR) for other in figures):
                 figures.append(figure)
                 break
     return figures
 
 
-def _apart(a: Animal, b: Animal) -> bool:
-    """Whether two figures leave ground between them (each taken as a disc a little smaller than its length)."""
-    return np.hypot(a.x - b.x, 1.25 * (a.y - b.y)) > 0.56 * (a.length + b.length)
+def _apart(a: Animal, b: Animal, share: float) -> bool:
+    """Whether two figures keep a distance: their centres are further apart than SHARE of both lengths."""
+    return np.hypot(a.x - b.x, 1.25 * (a.y - b.y)) > share * (a.length + b.length)
 
 
 def _ground(rng: np.random.Generator, size: int) -> Array:
