@@ -113,7 +113,8 @@ def _infer(nets: Networks, sample: Sample, search: bool, config: Config, ctx: Co
     image = read_image(sample.image)
     with torch.inference_mode(), ctx.runtime.fabric.autocast():
         maps = {name: [one.half().cpu().numpy() for one in kept] for name, kept in _maps(nets, image, sample, config).items()}
-        seed = seedfile.Seed(np.array(sample.labels), image.shape[:2], maps, imported=_imported(sample, config, ctx))
+        imported = _imported(sample, config, ctx)
+        seed = seedfile.Seed(np.array(sample.labels), image.shape[:2], maps, imported=imported, strides=nets.strides)
         thresholds = _thresholds(nets.bas, image, seed, config, ctx) if search else {}
     seedfile.write(sources.seed_path(ctx.out, sample.id), replace(seed, thresholds=thresholds))
 
@@ -125,12 +126,13 @@ def _imported(sample: Sample, config: Config, ctx: Context) -> dict[str, np.ndar
     maps = {}
     for name in sources.imported(config.sources):
         path = sources.seed_path(ctx.input(f"{IMPORTS}/{name}"), sample.id)
-        seed = seedfile.read(path) if path.is_file() else None
+        again = f"Run `bas seed import DIR --name {name}` again"
+        seed = seedfile.read(path, f"{again} with --force") if path.is_file() else None
         if seed is None or tuple(seed.classes) != sample.labels:
             raise StageError(
                 f"The imported maps '{name}' are not of these images and labels",
                 f"those of '{sample.id}' are {'of other classes' if seed else 'not there'}",
-                f"Run `bas seed import DIR --name {name}` again",
+                again,
             )
         maps[name] = seed.imported[name]
     return maps

@@ -319,7 +319,8 @@ def test_sheets_have_a_tile_a_picture(tmp_path):
 def seed_of(classes: int = 2) -> seedfile.Seed:
     random = np.random.default_rng(0)
     maps = {name: [random.random((classes, s, s + 1)).astype(np.float16) for s in (4, 2)] for name in ("bas", "cam")}
-    return seedfile.Seed(np.arange(classes), (32, 40), maps, {"bas": np.full(classes, 0.25, np.float32)})
+    thresholds = {"bas": np.full(classes, 0.25, np.float32)}
+    return seedfile.Seed(np.arange(classes), (32, 40), maps, thresholds, strides={"bas": 8})
 
 
 def test_seeds_are_read_as_written(tmp_path):
@@ -327,6 +328,7 @@ def test_seeds_are_read_as_written(tmp_path):
     seedfile.write(tmp_path / "deep/a.npz", seed)
     again = seedfile.read(tmp_path / "deep/a.npz")
     assert again.size == (32, 40) and again.classes.tolist() == [0, 1] and again.thresholds["bas"].tolist() == [0.25, 0.25]
+    assert again.strides == {"bas": 8}
     for name in ("bas", "cam"):
         assert all(np.array_equal(a, b) for a, b in zip(seed.maps[name], again.maps[name], strict=True))
     for maps in (seedfile.full_maps(again, "sum"), seedfile.strided_maps(again, "bas")):

@@ -209,6 +209,20 @@ def test_status_tells_of_imports_of_other_labels(bas: Command, run: Path, devkit
     assert rows["imports/x"] | {"state": "stale", "why": "the images or labels of split 'train' changed"} == rows["imports/x"]
 
 
+def test_a_damaged_import_is_to_be_imported_again(bas: Command, run: Path, dataset: Dataset, tmp_path: Path):
+    samples = dataset.split("train")
+    save(tmp_path / "maps", samples)
+    again = ("seed", "import", "maps", "--name", "x", "--run", str(run), "-q")
+    assert bas(*again).code == 0
+    seed = run / "imports/x/seeds" / f"{samples[2].id}.npz"
+    seed.write_bytes(bytes(seed.stat().st_size))
+    infer = ("seed", "infer", "--run", str(run), "--set", "seed_infer.sources=[sum,x]", "-q")
+    line = bas(*infer).error
+    assert line.startswith(f"Cannot read seed {seed}: ")
+    assert line.endswith("Run `bas seed import DIR --name x` again with --force")
+    assert bas(*again, "--force").code == 0 and bas(*infer).code == 0
+
+
 def test_a_killed_import_starts_over(bas: Command, run: Path, dataset: Dataset, tmp_path: Path):
     samples = dataset.split("train")
     save(tmp_path / "maps", samples)

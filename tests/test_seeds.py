@@ -28,6 +28,18 @@ def test_merge_sums_constant_maps_of_several_scales() -> None:
     torch.testing.assert_close(full, torch.full_like(full, 1.5))
 
 
+@given(st.sampled_from([2, 4, 8, 16, 32]), st.integers(33, 90), st.integers(33, 90), st.data())
+def test_a_value_lies_over_its_own_pixels_whatever_the_stride(stride: int, height: int, width: int, data: st.DataObject):
+    rows, columns = seeds.strided_size(height, width, stride)
+    row, column = data.draw(st.integers(0, height // stride - 1)), data.draw(st.integers(0, width // stride - 1))
+    spot = torch.zeros(1, rows, columns)
+    spot[0, row, column] = 1
+    full = seeds.merge_full([spot], (height, width), stride)[0]
+    top, left = divmod(int(full.argmax()), width)
+    assert (top // stride, left // stride) == (row, column)
+    assert full[row * stride : (row + 1) * stride, column * stride : (column + 1) * stride].min() > 0.2
+
+
 def test_image_without_classes_merges_to_nothing() -> None:
     empty = [torch.zeros(0, 3, 4)]
     assert seeds.merge_full(empty, (20, 33)).shape == (0, 20, 33)

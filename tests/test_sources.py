@@ -86,6 +86,7 @@ def test_every_source_from_one_command(bas: Command, config: Path, tmp_path: Pat
     seed = seedfile.read(next((run / "seed_infer" / "seeds").glob("*.npz")))
     assert set(seed.maps) == {"bas", "cam", "agnostic", "irn"}
     assert [array.shape[0] for array in seed.maps["agnostic"]] == [1, 1]
+    assert seed.strides == dict.fromkeys(seed.maps, 8)
     assert list(seed.thresholds) == wanted.strip("[]").split(",")
     found = bas("eval", "--run", str(run), "--json").json["stages"]
     assert {key.split("/")[1] for key in found["seed_infer"]} == set(seed.thresholds)

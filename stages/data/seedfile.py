@@ -1,8 +1,9 @@
 """Seeds on disk: one `.npz` an image, half precision at feature resolution, one array a source and scale.
 
 Arrays: `classes` (P,) present ids, 0-based; `size` (2,) H, W; `<map>_<k>` (P,h_k,w_k), the sum over an image and its
-mirror at the k-th scale, of `agnostic` (1,h_k,w_k); `<map>_image` (P,h,w), an imported map, which covers the image exactly;
-`threshold_<source>` (P,) image-specific thresholds, where they were searched. `stages.data.sources` names maps and sources.
+mirror at the k-th scale, of `agnostic` (1,h_k,w_k); `<map>_stride`, pixels of a view between two values of that map (16 where
+it is not stated); `<map>_image` (P,h,w), an imported map, which covers the image exactly; `threshold_<source>` (P,)
+image-specific thresholds, where they were searched. `stages.data.sources` names maps and sources.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from stages.data import sources
 from stages.formulas import seeds
 
 IMAGE = "image"  # in a scale's place: a map whose grid is laid over the image itself and not over a network's padded input
+STRIDE = "stride"  # in a scale's place: the stride of all of the map's scales
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Seed:
     maps: dict[str, list[NDArray[np.float16]]]  # name → per scale (P,h,w)
     thresholds: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # source → (P,)
     imported: dict[str, NDArray[np.float16]] = field(default_factory=dict)  # name → (P,h,w)
+    strides: dict[str, int] = field(default_factory=dict)  # name of a map → its network's stride
 
 
 def write(path: Path, seed: Seed) -> None:
@@ -42,13 +45,14 @@ def write(path: Path, seed: Seed) -> None:
     arrays: dict[str, Any] = {"classes": seed.classes, "size": np.array(seed.size)}
     for name, scales in seed.maps.items():
         arrays |= {f"{name}_{k}": array for k, array in enumerate(scales)}
+    arrays |= {f"{name}_{STRIDE}": np.array(stride) for name, stride in seed.strides.items()}
     arrays |= {f"{name}_{IMAGE}": array for name, array in seed.imported.items()}
     arrays |= {f"threshold_{source}": values for source, values in seed.thresholds.items()}
     write_atomic(path, lambda temporary: np.savez(temporary, **arrays))
 
 
-def read(path: Path) -> Seed:
-    """Read a seed. Raises StageError when the file is absent or damaged."""
+def read(path: Path, remedy: str = "Run `bas seed infer` again with --force") -> Seed:
+    """Read a seed. Raises StageError, with REMEDY as what to do, when the file is absent or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -58,24 +62,31 @@ def read(path: Path) -> Seed:
             maps.setdefault(key.rpartition("_")[0], []).append(arrays[key])
         height, width = (int(v) for v in arrays["size"])
         imported = {k.removesuffix(f"_{IMAGE}"): v for k, v in arrays.items() if k.endswith(f"_{IMAGE}")}
-        return Seed(arrays["classes"], (height, width), maps, thresholds, imported)
+        strides = {k.removesuffix(f"_{STRIDE}"): int(v) for k, v in arrays.items() if k.endswith(f"_{STRIDE}")}
+        return Seed(arrays["classes"], (height, width), maps, thresholds, imported, strides)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise StageError(
-            f"Cannot read seed {path}", (str(error).splitlines() or ["damaged"])[0], "Run `bas seed infer` again with --force"
-        ) from error
+        raise StageError(f"Cannot read seed {path}", (str(error).splitlines() or ["damaged"])[0], remedy) from error
 
 
 def full_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
     """Normalised maps (P,H,W) of a source. Raises StageError when the seed lacks one of its maps."""
-    return _source(seed, source, seeds.merge_full, lambda maps: seeds.cover(maps, seed.size), device)
+
+    def merge(maps: Sequence[Tensor], stride: int) -> Tensor:
+        return seeds.merge_full(maps, seed.size, stride)
+
+    return _source(seed, source, merge, lambda maps: seeds.cover(maps, seed.size), device)
 
 
 def strided_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
     """Normalised maps (P,H/4,W/4) of a source on the stride-4 grid that the random walk reads."""
-    return _source(seed, source, seeds.merge_strided, lambda maps: seeds.cover_strided(maps, seed.size), device)
+
+    def merge(maps: Sequence[Tensor], _: int) -> Tensor:
+        return seeds.merge_strided(maps, seed.size)
+
+    return _source(seed, source, merge, lambda maps: seeds.cover_strided(maps, seed.size), device)
 
 
-Merge = Callable[[Sequence[Tensor], tuple[int, int]], Tensor]
+Merge = Callable[[Sequence[Tensor], int], Tensor]  # maps of several scales and their stride → their sum
 
 
 def _source(seed: Seed, source: str, merge: Merge, cover: Callable[[Tensor], Tensor], device: torch.device | None) -> Tensor:
@@ -86,7 +97,8 @@ def _source(seed: Seed, source: str, merge: Merge, cover: Callable[[Tensor], Ten
             return seeds.normalise(cover(torch.from_numpy(seed.imported[name]).to(device)))
         if name not in seed.maps:
             raise _absent(seed, name)
-        return seeds.normalise(merge([torch.from_numpy(array).to(device) for array in seed.maps[name]], seed.size))
+        maps = [torch.from_numpy(array).to(device) for array in seed.maps[name]]
+        return seeds.normalise(merge(maps, seed.strides.get(name, seeds.TRUNK_STRIDE)))
 
     def summand(name: str) -> Tensor:
         if name in sources.FUSIONS:

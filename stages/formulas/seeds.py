@@ -13,7 +13,7 @@ from torch import Tensor
 
 MAX_EPS = 1e-5  # added to a map's own maximum before the division, so that an empty map stays empty
 SEED_STRIDE = 4  # grid of the seeds that the random walk reads
-TRUNK_STRIDE = 16  # full-size maps are resized to whole steps of the trunk, then cropped: pixels stay aligned
+TRUNK_STRIDE = 16  # of maps that no other stride is stated of
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
@@ -36,19 +36,20 @@ def merge_strided(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     return _resized_sum(maps, strided_size(*size))
 
 
-def merge_full(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def merge_full(maps: Sequence[Tensor], size: tuple[int, int], stride: int = TRUNK_STRIDE) -> Tensor:
     """Sum maps of several scales (C,h_s,w_s) at the full SIZE (H,W) of the image → (C,H,W) float32.
 
+    They are resized to whole steps of STRIDE, the network's between image and map, then cropped: pixels stay aligned.
     Give the present classes only: the others cost an upsampling each and change nothing.
     """
     height, width = size
-    return _resized_sum(maps, padded_size(height, width))[:, :height, :width]
+    return _resized_sum(maps, padded_size(height, width, stride))[:, :height, :width]
 
 
-def padded_size(height: int, width: int) -> tuple[int, int]:
-    """The size of an image filled up to whole steps of the trunk."""
-    rows, columns = strided_size(height, width, TRUNK_STRIDE)
-    return rows * TRUNK_STRIDE, columns * TRUNK_STRIDE
+def padded_size(height: int, width: int, stride: int = TRUNK_STRIDE) -> tuple[int, int]:
+    """The size of an image filled up to whole steps of STRIDE."""
+    rows, columns = strided_size(height, width, stride)
+    return rows * stride, columns * stride
 
 
 def box_around(region: Tensor) -> tuple[int, int, int, int]:

@@ -44,10 +44,16 @@ class BasNet(nn.Module):
     """
 
     def __init__(
-        self, extractor: nn.Module, evaluator: nn.Sequential, generator: nn.Module, agnostic: nn.Module | None = None
+        self,
+        extractor: nn.Module,
+        evaluator: nn.Sequential,
+        generator: nn.Module,
+        agnostic: nn.Module | None = None,
+        strides: tuple[int, int] = (16, 16),
     ) -> None:
         super().__init__()
         self.extractor, self.evaluator, self.generator, self.agnostic = extractor, evaluator, generator, agnostic
+        self.strides = strides  # pixels between two values of F1's features (and the foreground maps), and of the class maps
         self.agnostic_detached = True
 
     def forward(self, images: Tensor) -> Maps:
@@ -97,7 +103,7 @@ def assemble(backbone: backbones.Backbone, classes: int, split: int | None = Non
         nn.init.xavier_uniform_(foreground.weight)  # last: with or without it, the others start from the same numbers
     extractor = nn.Sequential(*backbone.stage_modules(0, split))
     evaluator = nn.Sequential(*backbone.stage_modules(split), classifier)
-    return BasNet(extractor, evaluator, generator, foreground)
+    return BasNet(extractor, evaluator, generator, foreground, (backbone.strides[split - 1], backbone.strides[-1]))
 
 
 def save(net: BasNet, backbone: backbones.Backbone, path: Path, split: int | None = None) -> None:

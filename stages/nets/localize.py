@@ -30,6 +30,13 @@ class Networks:
     cam: CamNet | None
     runtime: Runtime
 
+    @property
+    def strides(self) -> dict[str, int]:
+        """Pixels of a view between two values of a map, by the map's name."""
+        features, classes = self.bas.strides
+        own = {"bas": features, "cam": classes} | ({"agnostic": features} if self.bas.agnostic is not None else {})
+        return own | ({"irn": self.cam.trunk.strides[-1]} if self.cam is not None else {})
+
     def maps(self, image: Array, size: tuple[int, int], present: Sequence[int]) -> Maps:
         """Maps of an image (H,W,3) resized to SIZE, for the classes PRESENT; image and mirror summed."""
         view = normalise(resize(image, *size))
@@ -56,16 +63,20 @@ class CloserLook:
     scale: float
 
     def __call__(self, nets: Networks, image: Array, first: Mapping[str, Sequence[Tensor]], present: Sequence[int]) -> Maps:
-        """What a closer look adds to the maps of the FIRST pass (by name, one a scale): (P,h,w) on the padded stride-4 grid.
+        """What a closer look adds to the maps of the FIRST pass (by name, one a scale): (P,h,w), means over 4 x 4 pixels of
+        the image filled up to whole steps of each map's stride, as those maps cover it.
 
         It weighs as much as the first pass: each class's addition has the maximum of its sum over scales. Classes that are
         not small get zeros; without any, nothing is returned.
         """
         size = (image.shape[0], image.shape[1])
-        regions = seeds.normalise(seeds.merge_full(first["bas"], size)) > self.level
+        strides = nets.strides
+        regions = seeds.normalise(seeds.merge_full(first["bas"], size, strides["bas"])) > self.level
         boxes = {row: seeds.box_around(region) for row, region in enumerate(regions) if 0 < region.float().mean() < self.below}
-        merged = {name: seeds.merge_full(maps, size) for name, maps in first.items() if name != "agnostic"} if boxes else {}
-        added = {name: maps.new_zeros((len(present), *seeds.padded_size(*size))) for name, maps in merged.items()}
+        looked = [name for name in first if name != "agnostic"] if boxes else []
+        merged = {name: seeds.merge_full(first[name], size, strides[name]) for name in looked}
+        padded = {name: seeds.padded_size(*size, strides[name]) for name in looked}
+        added = {name: maps.new_zeros((len(present), *padded[name])) for name, maps in merged.items()}
         for row, (top, bottom, left, right) in boxes.items():
             crop = image[top:bottom, left:right]
             enlarged = self.scale * max(size) / max(crop.shape[:2])
@@ -73,4 +84,4 @@ class CloserLook:
             for name, maps in added.items():
                 inside = nnf.interpolate(seen[name][None], crop.shape[:2], mode="bilinear", align_corners=False)[0, 0]
                 maps[row, top:bottom, left:right] = seeds.normalise(inside[None])[0] * merged[name][row].max()
-        return {name: nnf.avg_pool2d(maps, seeds.SEED_STRIDE) for name, maps in added.items()}
+        return {name: seeds.thin(maps, padded[name]) for name, maps in added.items()}
