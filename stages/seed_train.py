@@ -38,7 +38,7 @@ class Config(Section):
     norm_biases: bool = Field(True, description="Train the biases of batch-norm; the published runs left them out.")
     alpha: float = Field(0.5, description="α, weight of L_frg (Eq. 10).", ge=0)
     beta: float | None = Field(None, description="β, weight of L_ac (Eq. 10); empty = α + λ.", ge=0)
-    lam: float = Field(1.0, description="λ, weight of L_bas (Eq. 10); 0 is the ablation of Table 6.", ge=0)
+    lam: float = Field(1.0, description="λ, weight of L_bas (Eq. 10); 0, the ablation of Table 6, leaves its pass out.", ge=0)
     generator_after: int | None = Field(
         None, description="The trunk's layer that the generator reads, 1 to 4 (Table 8); empty = 3, the best there.", ge=1, le=4
     )
@@ -147,8 +147,10 @@ class _Step:
             terms |= bas.agnostic_losses(class_maps, mask, self._background(images, maps, mask), labels, per_class, power)
         return {**terms, "total": bas.total(terms, self._weights)}
 
-    def _background(self, images: Tensor, maps: Maps, mask: Tensor) -> Tensor:
-        """Logits of what MASK leaves of the features, or of the images."""
+    def _background(self, images: Tensor, maps: Maps, mask: Tensor) -> Tensor | None:
+        """Logits of what MASK leaves of the features, or of the images; None, without a pass, where λ leaves L_bas out."""
+        if self._weights.lam == 0:
+            return None
         with self._runtime.fabric.autocast():
             if self._config.masked == "image":
                 return self._net.background_logits_of_images(images, mask).float()

@@ -7,8 +7,10 @@ import math
 
 import pytest
 import torch
+from conftest import stage_context
 from torch import Tensor, nn
 
+from stages import seed_train
 from stages.formulas import bas as formulas
 from stages.nets import backbones
 from stages.nets.bas import BasNet, assemble, frozen, load, save
@@ -181,6 +183,25 @@ def test_the_class_agnostic_map_is_taught_by_all_present_classes():
     assert terms["fg_ac"].item() == pytest.approx(2 * 0.5)
     assert terms["fg_frg"].item() == pytest.approx(math.log(1 + math.exp(0.5 - 2)) + math.log(1 + math.exp(0.5 - 1)))
     assert formulas.agnostic_losses(class_maps, mask, background, labels, per_class=False)["fg_ac"].item() == 0.5
+
+
+@pytest.mark.parametrize("masked", ["features", "image"])
+def test_without_l_bas_its_pass_is_left_out_and_nothing_else_changes(masked: str, tmp_path):
+    """λ of 0 sums the other terms; a λ too small to count gives the same gradients with the pass."""
+    found = {}
+    for lam in (0.0, 1e-30):
+        torch.manual_seed(0)
+        net = assemble(backbones.build("tiny"), 5, agnostic=True).train()
+        passes = []
+        net.classifier.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        config = seed_train.Config(lam=lam, beta=1.0, agnostic="shared", masked=masked)
+        ctx = stage_context(tmp_path / f"{lam}", "seed_train", {}, val=1)
+        terms = seed_train._Step(net, config, ctx, 4)((torch.rand(4, 3, 32, 32), torch.eye(5)[:4]), 0)
+        terms["total"].backward()
+        found[lam] = set(terms), len(passes), [p.grad for p in net.parameters()]
+    (without, once, mine), (with_it, thrice, others) = found.values()
+    assert (once, thrice) == (1, 3) and with_it - without == {"bas", "fg_bas"}
+    torch.testing.assert_close(mine, others, rtol=0, atol=1e-20)
 
 
 def test_eq_10_weighs_the_class_agnostic_terms_alike():

@@ -76,41 +76,46 @@ class Weights:
 
 
 def losses(
-    class_maps: Tensor, mask: Tensor, background_logits: Tensor, labels: Tensor, chosen: Tensor, area_power: float = 1.0
+    class_maps: Tensor, mask: Tensor, background_logits: Tensor | None, labels: Tensor, chosen: Tensor, area_power: float = 1.0
 ) -> dict[str, Tensor]:
     """The four terms of Eq. 10, each a mean over the batch.
 
     class_maps (B,C,h,w); mask (B,1,h',w'), M_f of the chosen class; background_logits (B,C), logits of the features times
     (1 - M_f) through the frozen F2; labels (B,C); chosen (B,) class ids, one present class an image.
-    Returns scalars named mcls, frg, ac, bas.
+    Returns scalars named mcls, frg, ac, bas; without background_logits, no bas.
     """
     logits = class_maps.mean(dim=(2, 3))
-    score, background = (x.gather(1, chosen[:, None])[:, 0] for x in (logits, background_logits))
-    return {
+    terms = {
         "mcls": multi_label_cross_entropy(logits, labels).mean(),
         "frg": foreground_region_guidance(class_maps, mask, chosen).mean(),
         "ac": area_constraint(mask, area_power).mean(),
-        "bas": background_activation_suppression(score, background).mean(),
     }
+    if background_logits is None:
+        return terms
+    score, background = (x.gather(1, chosen[:, None])[:, 0] for x in (logits, background_logits))
+    return terms | {"bas": background_activation_suppression(score, background).mean()}
 
 
 def agnostic_losses(
-    class_maps: Tensor, mask: Tensor, background_logits: Tensor, labels: Tensor, per_class: bool, area_power: float = 1.0
+    class_maps: Tensor, mask: Tensor, background_logits: Tensor | None, labels: Tensor, per_class: bool, area_power: float = 1.0
 ) -> dict[str, Tensor]:
-    """Terms of the class-agnostic foreground map (section 5.5), each a mean over the batch: fg_frg, fg_ac, fg_bas.
+    """Terms of the class-agnostic foreground map (section 5.5), each a mean over the batch: fg_frg, fg_ac, fg_bas (without
+    background_logits, no fg_bas).
 
     The sum of L_bas over all present classes with that one map is the paper's. The other two are ours: the guidance is
     Eq. 9 on GAP(map · class maps); the area counts once a present class (PER_CLASS), as the sum of L_bas does, or once.
     class_maps (B,C,h,w); mask (B,1,h',w'); background_logits (B,C), of the features times (1 - mask); labels (B,C).
     """
     present = (labels > 0).float()
-    suppression = background_activation_suppression(class_maps.mean(dim=(2, 3)), background_logits)
     times = present.sum(1) if per_class else 1.0
-    return {
+    terms = {
         "fg_frg": multi_label_cross_entropy(_pooled(class_maps, mask), labels).mean(),
         "fg_ac": (area_constraint(mask, area_power) * times).mean(),
-        "fg_bas": (suppression * present).sum(1).mean(),
     }
+    if background_logits is None:
+        return terms
+    suppression = background_activation_suppression(class_maps.mean(dim=(2, 3)), background_logits)
+    return terms | {"fg_bas": (suppression * present).sum(1).mean()}
 
 
 def total(terms: dict[str, Tensor], weights: Weights) -> Tensor:
