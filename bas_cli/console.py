@@ -147,8 +147,8 @@ def cell(value: float | None) -> str:
 
 
 def metric_tables(stages: Mapping[str, Mapping[str, float]], classes: Mapping[str, Mapping[str, float]]) -> Iterator[Table]:
-    """Numbers of every stage, then IoU by class, one column a key."""
-    shown = table("metrics (IoU in percent)", "stage", "key", "value", words=2)
+    """Numbers of every stage, then its values by class, one column a key."""
+    shown = table("metrics (in percent)", "stage", "key", "value", words=2)
     for stage, metrics in stages.items():
         for key, value in metrics.items():
             shown.add_row(stage, key, f"{value:.2f}")
@@ -161,7 +161,7 @@ def _class_tables(classes: Mapping[str, Mapping[str, float]], columns: int = 6) 
     names = list(dict.fromkeys(name for row in classes.values() for name in row))
     for start in range(0, len(keys), columns):
         part = keys[start : start + columns]
-        shown = table("IoU by class", "class", *(key.removesuffix("/mIoU").replace("/", "\n") for key in part))
+        shown = table("by class (in percent)", "class", *(key.removesuffix("/mIoU").replace("/", "\n") for key in part))
         for name in names:
             shown.add_row(name, *(cell(classes[key].get(name)) for key in part))
         yield shown

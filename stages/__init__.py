@@ -12,7 +12,8 @@ PIPELINE: dict[str, str] = {
     "segment_train": "chosen masks → DeepLabV2",
     "segment_predict": "DeepLabV2 → predictions on the validation split, with and without CRF",
 }
-EXTRAS: dict[str, str] = {  # run before the stage whose settings call for them
+EXTRAS: dict[str, str] = {  # run when asked for, or before the stage whose settings call for them
     "cam_train": "images + image-level labels → CAM network, a second source of seeds",
+    "irn_instances": "seeds + IRN with displacements → instance masks in COCO's format",
 }
 __version__ = "0.1.0"

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,7 +28,8 @@ from stages.core.runtime import Config as RuntimeConfig
 from stages.core.runtime import Runtime
 from stages.core.stage import Context
 from stages.data import dataset as datasets
-from stages.data import demo
+from stages.data import demo, seedfile, sources
+from stages.data.images import read_mask
 from stages.nets import backbones
 from stages.nets import bas as networks
 
@@ -166,6 +168,16 @@ def random_seed_network(folder: Path) -> None:
     trunk = backbones.build("tiny")
     (folder / "seed_train").mkdir()
     networks.save(networks.assemble(trunk, 5), trunk, folder / "seed_train" / "network.safetensors")
+
+
+def blurred_seeds(ctx: Context) -> None:
+    """Seeds of every training image: its true mask, blurred and shrunken, as both of the seed network's maps."""
+    for sample in ctx.dataset.split("train"):
+        mask = torch.from_numpy(read_mask(ctx.dataset.mask(sample)))
+        planes = torch.stack([(mask == index + 1).float() for index in sample.labels])
+        blurred = (torch.nn.functional.avg_pool2d(planes, 8) ** 2).half().numpy()
+        seed = seedfile.Seed(np.array(sample.labels), (80, 80), {"bas": [blurred], "cam": [blurred]})
+        seedfile.write(sources.seed_path(ctx.input("seed_infer"), sample.id), seed)
 
 
 @pytest.fixture

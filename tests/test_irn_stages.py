@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Counter, random_seed_network, stage_context
+from conftest import Counter, blurred_seeds, random_seed_network, stage_context
 
 from stages import irn_labels, irn_masks, irn_train
 from stages.core import training
@@ -37,13 +37,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     ctx = context(folder, "irn_labels")
     random_seed_network(folder)
-    for sample in ctx.dataset.split("train"):
-        mask = torch.from_numpy(read_mask(ctx.dataset.mask(sample)))
-        planes = torch.stack([(mask == index + 1).float() for index in sample.labels])
-        blurred = torch.nn.functional.avg_pool2d(planes, 8) ** 2
-        maps = {"bas": [blurred.half().numpy()], "cam": [blurred.half().numpy()]}
-        seed = seedfile.Seed(np.array(sample.labels), (80, 80), maps)
-        seedfile.write(folder / "seed_infer" / "seeds" / f"{sample.id}.npz", seed)
+    blurred_seeds(ctx)
     return folder
 
 

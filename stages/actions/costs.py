@@ -21,6 +21,7 @@ THRESHOLD = 9.3e-8  # one candidate of one class; .20 s for 20 on such an image
 # Seconds of one core for each pixel: dense CRF of ten iterations (and for each of its labels), walk of 256 steps.
 CRF, CRF_LABEL = 8.5e-7, 3.2e-7  # .20 s with 3 labels at 384 x 288, .84 s with 21
 WALK = {"chebyshev": 2.1e-7, "exact": 7.5e-7}  # .040 and .140 s at 500 x 375
+GROUPS, FOLLOW = 4.0, 1e-9  # channels a class of instances has; a step along the displacements
 LINK = 1e-3  # to take a file over
 GPU = 50.0  # times two cores: not measured
 # Trunks: seconds and activations beside MobileNetV2's, MB of weights; one that is not here, as timm's, counts as the last.
@@ -129,6 +130,15 @@ def _irn_masks(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Co
     return Cost(data.images["train"] * (network + walk), PROCESS + 2 * data.pixels * PASSING, disk)
 
 
+def _irn_instances(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    config, slow = sections["irn_instances"], TRUNKS.get(sections["irn_train"].backbone, OTHER)[0]
+    network = 2 * max(data.pixels, config.pad**2) * INFERENCE * slow / machine.speed
+    steps = 2.0 ** (config.exp_times - 8)
+    walk = GROUPS * data.pixels * WALK[config.method] * (steps if config.method == "exact" else steps**0.5)
+    follow = config.steps * data.pixels * FOLLOW
+    return Cost(data.images["train"] * (network + walk + follow), PROCESS + 2 * data.pixels * PASSING, 0.0)
+
+
 def _mask_choice(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
     return Cost(data.images["train"] * LINK, PROCESS, 0.0)
 
@@ -158,6 +168,7 @@ MODELS: dict[str, Model] = {
     "irn_labels": _irn_labels,
     "irn_train": _irn_train,
     "irn_masks": _irn_masks,
+    "irn_instances": _irn_instances,
     "mask_choice": _mask_choice,
     "segment_train": _segment_train,
     "segment_predict": _segment_predict,

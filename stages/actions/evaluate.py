@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stages import PIPELINE
-from stages.actions.run import Run, plan
+from stages.actions.run import Run
 from stages.core import stage as contract
 from stages.core.errors import StageError
 from stages.core.files import read_json
@@ -24,7 +24,7 @@ class Collected:
 def collect(run: Run, recompute: bool, reporter: contract.Reporter) -> Collected:
     """The numbers of every finished stage; RECOMPUTE scores the outputs again and leaves the manifests alone."""
     found = Collected()
-    for name in plan(run.sections, list(PIPELINE)):
+    for name in run.stages():
         manifest = contract.read_manifest(run.folder / name)
         if manifest is None:
             continue

@@ -226,6 +226,8 @@ class Run:
         """
         names = plan(self.sections, names)
         self._check_seeds(names)
+        if "irn_instances" in names:
+            self._check_field()
         if FIRST in names and "seed_infer" in names:
             self._check_maps()
         for name in names:
@@ -253,6 +255,16 @@ class Run:
                 f"Cannot run {reader}",
                 "seed_infer.images is score, and it reads the seeds of all images to train on",
                 "Stop before it with --until seed_infer, or --set seed_infer.images=train",
+            )
+
+    def _check_field(self) -> None:
+        """Raise StageError where the IRN that is there was trained without displacements: nothing tells instances apart."""
+        made = contract.begun_with(self.folder / "irn_train").get("config", {}).get("irn_train", {})
+        if made.get("displacement") is False:
+            raise StageError(
+                "Cannot tell instances apart",
+                "irn_train.displacement was false when IRN was trained",
+                "Train it again with `bas refine irn --set irn_train.displacement=true`",
             )
 
     def _check_maps(self) -> None:
@@ -313,12 +325,17 @@ class Run:
         count = manifest.get("outputs", {}).get("count", 0)
         return Report(name, now.state, now.why, manifest.get("metrics", {}), manifest.get("seconds"), count)
 
+    def stages(self) -> list[str]:
+        """The pipeline with the extra stages that its settings call for, then those that were made all the same."""
+        planned = plan(self.sections, list(PIPELINE))
+        return planned + [name for name in EXTRAS if name not in planned and contract.begun_with(self.folder / name)]
+
     def reports(self, still: _Still | None = None) -> list[Report]:
         """The state of every import and stage; a stage whose input is stale or missing is at best stale itself."""
         rows: list[Report] = []
         behind: dict[str, str] = {}
         still = still or _Still(self)
-        needs = {name: contract.needs(stage_module(name), self.sections[name]) for name in plan(self.sections, list(PIPELINE))}
+        needs = {name: contract.needs(stage_module(name), self.sections[name]) for name in self.stages()}
         imports = {need: () for names in needs.values() for need in names if need.startswith(contract.IMPORTS)}
         for name, needed in (imports | needs).items():
             row = self._row(name, still)

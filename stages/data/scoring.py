@@ -45,6 +45,12 @@ class Scores:
         labels = ("background", *names)
         self.classes[f"{key}/mIoU"] = {label: _percent(v) for label, v in zip(labels, values, strict=True) if not np.isnan(v)}
 
+    def add_mean(self, key: str, table: Mapping[str, float]) -> None:
+        """Enter a TABLE by class, of values in [0,1], and its mean under KEY, where any class has a value."""
+        if table:
+            self.metrics[key] = _percent(float(np.mean(list(table.values()))))
+            self.classes[key] = {name: _percent(value) for name, value in table.items()}
+
 
 def _percent(share: float) -> float:
     return round(100 * float(share), 2)

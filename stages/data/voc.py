@@ -112,3 +112,9 @@ def mask_path(root: Path, image_id: str) -> Path | None:
         if os.access(path, os.R_OK):
             return path
     return None
+
+
+def object_path(root: Path, image_id: str) -> Path | None:
+    """Where the readable true mask of an image's instances lies, or None; asked for by evaluation alone."""
+    path = root / "SegmentationObject" / f"{image_id}.png"
+    return path if os.access(path, os.R_OK) else None

@@ -101,12 +101,16 @@ def upsample_walked(maps: Tensor, size: tuple[int, int]) -> Tensor:
     One maximum for all classes keeps their order after the walk, where each class's own would lift a weak
     one.
     """
-    height, width = size
     if not maps.shape[0]:
-        return maps.new_zeros((0, height, width))
-    full = F.interpolate(maps[None], scale_factor=SEED_STRIDE, mode="bilinear", align_corners=False)[0]
-    full = full[:, :height, :width]
+        return maps.new_zeros((0, *size))
+    full = enlarge(maps, size)
     return full / full.max().clamp_min(torch.finfo(full.dtype).tiny)
+
+
+def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (C,h,w) on the stride-4 grid, bilinearly at the SIZE (H,W) of the image → (C,H,W)."""
+    height, width = size
+    return F.interpolate(maps[None], scale_factor=SEED_STRIDE, mode="bilinear", align_corners=False)[0, :, :height, :width]
 
 
 def normalise(maps: Tensor) -> Tensor:

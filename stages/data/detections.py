@@ -1,0 +1,89 @@
+"""Instance masks in COCO's format: run-length coded masks, the document and average precision. Only here is pycocotools imported.
+
+A record is what is known of one image: `file_name`, `width`, `height` and its `annotations`, each with `category_id` (class
+id + 1, as in masks), `segmentation` (size and counts), `bbox` (x, y, width, height), `area` and, where it was found, `score`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Record = dict[str, Any]
+IOUS = np.arange(50, 100, 5) / 100  # COCO's
+AVERAGED = {"AP": IOUS.tolist(), "AP70": [0.7], "AP50": [0.5]}  # the first is COCO's, the others IRN's paper's AP^r
+
+
+def annotation(mask: NDArray[np.bool_], category: int, **more: Any) -> Record:
+    """The annotation of a mask (H,W) of the class CATEGORY (1-based), with MORE keys."""
+    from pycocotools import mask as coder
+
+    code: Any = coder.encode(np.asfortranarray(mask, dtype=np.uint8))
+    counts = {"size": [int(side) for side in mask.shape], "counts": code["counts"].decode("ascii")}
+    place = {"bbox": coder.toBbox(code).tolist(), "area": int(coder.area(code))}
+    return {"category_id": category, "segmentation": counts, **place, "iscrowd": 0, **more}
+
+
+def mask_of(found: Record) -> NDArray[np.bool_]:
+    """The mask (H,W) of an annotation."""
+    from pycocotools import mask as coder
+
+    return coder.decode(found["segmentation"]).astype(bool)
+
+
+def document(records: Sequence[Record], classes: Sequence[str]) -> dict[str, Any]:
+    """COCO's document of all records: images, categories, annotations, numbered from 1 in order."""
+    images, annotations = [], []
+    for number, record in enumerate(records, start=1):
+        images.append({"id": number, **{key: record[key] for key in ("file_name", "width", "height")}})
+        annotations += [{"image_id": number, **found} for found in record["annotations"]]
+    numbered = [{"id": number, **found} for number, found in enumerate(annotations, start=1)]
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
+    return {"images": images, "categories": categories, "annotations": numbered}
+
+
+def average_precision(true: Sequence[Record], found: Sequence[Record], classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Average precision of masks in [0,1], by the names of AVERAGED and by class; classes without a true instance are left out.
+
+    TRUE and FOUND are records of the same images in the same order. Precision is taken at COCO's 101 recalls, of the 100
+    strongest instances an image; pixels that are void in a true mask count as outside.
+    """
+    from pycocotools.cocoeval import COCOeval
+
+    if not any(record["annotations"] for record in found):
+        present: set[int] = {one["category_id"] for record in true for one in record["annotations"]}
+        return {name: {classes[k - 1]: 0.0 for k in sorted(present)} for name in AVERAGED}
+    with redirect_stdout(io.StringIO()):  # it tells of its progress there, as `opened` does
+        judge = COCOeval(_indexed(true, classes), _indexed(found, classes), "segm")
+        judge.params.iouThrs = IOUS
+        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval["precision"][..., 0, -1]  # (IoU, recall, class); -1 where a class has no true instance
+    rows = {name: np.isin(IOUS, ious) for name, ious in AVERAGED.items()}
+    known = [k for k in range(len(classes)) if (precision[:, :, k] >= 0).any()]
+    return {name: {classes[k]: float(precision[kept, :, k].mean()) for k in known} for name, kept in rows.items()}
+
+
+def opened(path: Path) -> Any:
+    """pycocotools' COCO of a document on disk. Raises OSError, ValueError, KeyError, TypeError or AssertionError on others."""
+    from pycocotools.coco import COCO
+
+    with redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+def _indexed(records: Sequence[Record], classes: Sequence[str]) -> Any:
+    """The records as pycocotools wants them."""
+    from pycocotools.coco import COCO
+
+    made: Any = COCO()
+    made.dataset = document(records, classes)
+    made.createIndex()
+    return made
