@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.core.config import Field, Section, Trunk
 from stages.core.stage import Context, Outputs
@@ -19,7 +19,10 @@ READS = ("train",)
 
 
 class Config(Section):
-    """How the CAM network is trained; the defaults are those of IRN's public code."""
+    """How the CAM network is trained; the defaults are those of IRN's public code, but here the whole trunk learns.
+
+    IRN cuts the gradient after its layer2 and keeps the first convolution as it is; the code of AdvCAM does not cut it.
+    """
 
     backbone: Trunk = Field("resnet50", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2, tiny or timm:NAME.")
     weights: str = Field("imagenet", description="Initial trunk weights: imagenet (torchvision's or timm's), none, or a file.")
@@ -38,32 +41,24 @@ class Config(Section):
 
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final loss."""
-    import torch
-
-    from stages.core import training
+    from stages.core import curves, training
     from stages.data.views import ScaledImages
-    from stages.nets import backbones, cam
+    from stages.nets import backbones, cam, initial
 
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = cam.CamNet(backbones.build(config.backbone), len(ctx.dataset.classes))
+    net = initial.drawn(lambda: cam.CamNet(backbones.build(config.backbone), len(ctx.dataset.classes)), seed)
     report = backbones.load_weights(net.trunk, config.weights)
     ctx.log.info(report.line())
     views = ScaledImages(samples, len(ctx.dataset.classes), config.long_side, config.crop, seed)
     steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)
     net = ctx.runtime.place(_training_mode(net, config.frozen_norm), config.channels_last)
     plan = training.Plan(steps, training.poly(steps, config.poly_power))
-
-    def loader(start: int) -> Any:
-        return training.batches(views, config.batch, steps, start, seed, ctx.runtime.workers)
-
     optimizer = training.sgd(net, [net.classifier], config.lr, config.head_lr_factor, config.momentum, config.weight_decay)
-    training.fit(net, optimizer, plan, loader, _Step(net, config, ctx), ctx)
+    training.fit(net, optimizer, plan, training.loader(views, config.batch, steps, ctx), _Step(net, config, ctx), ctx)
     cam.save(net, ctx.out / "network.safetensors")
-    metrics = training.final_losses(ctx.out)
+    metrics = curves.final(ctx.out)
     notes = {"images": len(samples), "steps": steps, "labels": ctx.dataset.label_source, "weights": report.line()}
-    return Outputs([Path("network.safetensors"), training.plot_curves(ctx.out)], metrics, notes=notes)
+    return Outputs([Path("network.safetensors"), curves.plot(ctx.out)], metrics, notes=notes)
 
 
 def _training_mode(net: CamNet, frozen_norm: bool) -> CamNet:

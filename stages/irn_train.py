@@ -52,7 +52,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     """Train the two branches, from the last kept state if there is one; returns the network's file and final losses."""
     import torch
 
-    from stages.core import training
+    from stages.core import curves, training
     from stages.data.views import PixelLabelledImages
     from stages.nets import backbones, initial, irn
 
@@ -76,9 +76,9 @@ def run(config: Config, ctx: Context) -> Outputs:
     if config.displacement:
         _centre(net, samples[:: max(len(samples) // max(config.centre_images, 1), 1)][: config.centre_images], config, ctx)
     irn.save(net, ctx.out / "network.safetensors")
-    metrics = training.final_losses(ctx.out)
+    metrics = curves.final(ctx.out)
     notes = {"images": len(samples), "steps": steps, "weights": report.line()}
-    return Outputs([Path("network.safetensors"), training.plot_curves(ctx.out)], metrics, notes=notes)
+    return Outputs([Path("network.safetensors"), curves.plot(ctx.out)], metrics, notes=notes)
 
 
 def _check(config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from stages.core.config import Field, Section, Trunk
 from stages.core.errors import StageError
@@ -12,6 +12,7 @@ from stages.core.stage import Context, Outputs
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stages.nets.backbones import Backbone
     from stages.nets.bas import BasNet, Maps
 
 NEEDS = ()
@@ -57,20 +58,20 @@ class Config(Section):
 
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
-    import torch
-
-    from stages.core import training
+    from stages.core import curves, training
     from stages.data.transforms import LabelledImages
-    from stages.nets import backbones, bas
+    from stages.nets import backbones, bas, initial
 
     _check(config)
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
     classes = len(ctx.dataset.classes)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        backbone = backbones.build(config.backbone)
-        split = None if config.generator_after is None else config.generator_after + 1  # the stem is a stage of its own
-        net = bas.assemble(backbone, classes, split, config.agnostic != "none")
+    split = None if config.generator_after is None else config.generator_after + 1  # the stem is a stage of its own
+
+    def make() -> tuple[Backbone, BasNet]:
+        trunk = backbones.build(config.backbone)
+        return trunk, bas.assemble(trunk, classes, split, config.agnostic != "none")
+
+    backbone, net = initial.drawn(make, seed)
     net.agnostic_detached = config.agnostic == "detached"
     report = backbones.load_weights(backbone, config.weights)
     ctx.log.info(report.line())
@@ -78,16 +79,12 @@ def run(config: Config, ctx: Context) -> Outputs:
     steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)
     net = ctx.runtime.place(net.train(), config.channels_last)
     plan = training.Plan(steps, training.poly(steps, config.poly_power, config.lr_floor))
-
-    def loader(start: int) -> Any:
-        return training.batches(images, config.batch, steps, start, seed, ctx.runtime.workers)
-
     heads, rates = net.heads(), (config.lr, config.head_lr_factor, config.momentum, config.weight_decay)
     optimizer = training.sgd(net, heads, *rates, without=lambda name: not config.norm_biases and name.endswith("bias"))
-    training.fit(net, optimizer, plan, loader, _Step(net, config, ctx, len(samples)), ctx)
+    step = _Step(net, config, ctx, len(samples))
+    training.fit(net, optimizer, plan, training.loader(images, config.batch, steps, ctx), step, ctx)
     bas.save(net, backbone, ctx.out / "network.safetensors", split)
-    curves = training.plot_curves(ctx.out)
-    metrics = training.final_losses(ctx.out)
+    metrics = curves.final(ctx.out)
     notes = {
         "images": len(samples),
         "unlabelled": len(ctx.dataset.unlabelled),
@@ -95,7 +92,7 @@ def run(config: Config, ctx: Context) -> Outputs:
         "labels": ctx.dataset.label_source,
         "weights": report.line(),
     }
-    return Outputs([Path("network.safetensors"), curves], metrics, notes=notes)
+    return Outputs([Path("network.safetensors"), curves.plot(ctx.out)], metrics, notes=notes)
 
 
 def _check(config: Config) -> None:

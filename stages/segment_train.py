@@ -65,7 +65,7 @@ class Config(Section):
 
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
-    from stages.core import training
+    from stages.core import curves
     from stages.nets.backbones import Backbone
     from stages.nets.initial import fill_trunk
     from stages.nets.mmseg import runner, state
@@ -74,12 +74,12 @@ def run(config: Config, ctx: Context) -> Outputs:
     masks = [_mask(sample, config, ctx) for sample in samples]
     reports: list[WeightReport] = []
     start = state.kept_step(ctx.out)
-    with ctx.track("training", config.steps, start) as meter, training.Curves(ctx.out, start) as curves:
+    with ctx.track("training", config.steps, start) as meter, curves.Curves(ctx.out, start) as kept:
 
         def on_step(step: int, losses: Mapping[str, Tensor], factor: float) -> None:
-            values = curves.add(step, factor, dict(losses))
-            meter.advance(step - curves.shown, **values)
-            curves.shown = step
+            values = kept.add(step, factor, dict(losses))
+            meter.advance(step - kept.shown, **values)
+            kept.shown = step
 
         def initialise(trunk: nn.Module) -> None:
             assert isinstance(trunk, Backbone)
@@ -91,12 +91,12 @@ def run(config: Config, ctx: Context) -> Outputs:
 
         settings = _settings(config, ctx)
         runner.train(settings, len(samples), read, ctx.out, ctx.runtime.placement, on_step, initialise)
-    last = training.read_curves(ctx.out / "curves.jsonl")[-1]
+    last = curves.read(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
     notes = {"images": len(samples), "steps": config.steps, "supervision": config.supervision, "weights": config.weights}
     if reports:
         notes["loaded"] = reports[0].line()
-    return Outputs([Path(runner.CHECKPOINT), training.plot_curves(ctx.out)], metrics, notes=notes)
+    return Outputs([Path(runner.CHECKPOINT), curves.plot(ctx.out)], metrics, notes=notes)
 
 
 def _mask(sample: Sample, config: Config, ctx: Context) -> Path:

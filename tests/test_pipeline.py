@@ -19,7 +19,7 @@ from PIL import Image
 import configs
 from bas_cli import progress
 from stages import PIPELINE, segment_train
-from stages.core import training
+from stages.core import curves, training
 from stages.core.config import merge
 
 RECIPE = {
@@ -75,7 +75,7 @@ def test_sheets_curves_and_tensorboard_are_there(home: Path):
         with Image.open(home / f"runs/small/{name}/{sheet}.png") as image:
             assert min(image.size) > 180
     for name in ("seed_train", "irn_train", "segment_train"):
-        assert training.read_curves(home / f"runs/small/{name}/curves.jsonl")
+        assert curves.read(home / f"runs/small/{name}/curves.jsonl")
         assert list((home / f"runs/small/{name}/tensorboard").iterdir())
 
 

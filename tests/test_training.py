@@ -17,7 +17,7 @@ from conftest import Command, fork, settings, wait, wait_for
 from test_stage import Silent
 from torch import Tensor, nn
 
-from stages.core import stage, training
+from stages.core import curves, stage, training
 from stages.core.errors import StageError
 from stages.core.runtime import Config as RuntimeConfig
 from stages.core.runtime import Runtime
@@ -116,14 +116,22 @@ def test_a_spoilt_network_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert state["step"] == 2 and all(bool(value.isfinite().all()) for value in state["net"].values())
 
 
+def test_terms_that_never_differ_are_one_curve():
+    rows = [
+        {"step": 1, "lr_factor": 1.0, "x1": 2.0, "max": 2.0, "loss": 4.0},
+        {"step": 2, "lr_factor": 0.5, "x1": 1.0, "max": 1.0},
+    ]
+    assert curves.distinct(rows) == {"x1 = max": ((1, 2.0), (2, 1.0)), "loss": ((1, 4.0),)}
+
+
 def test_curves_hold_every_term_and_are_drawn(tmp_path: Path):
     fit(tmp_path, [1.0] * 5)
-    rows = training.read_curves(tmp_path / "train/curves.jsonl")
+    rows = curves.read(tmp_path / "train/curves.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 5] and set(rows[0]) == {"step", "lr_factor", "square", "total"}
     with (tmp_path / "train/curves.jsonl").open("a") as file:
         file.write('{"step": 6, "squ')
-    assert training.read_curves(tmp_path / "train/curves.jsonl") == rows
-    assert training.plot_curves(tmp_path / "train") == Path("curves.png") and (tmp_path / "train/curves.png").is_file()
+    assert curves.read(tmp_path / "train/curves.jsonl") == rows
+    assert curves.plot(tmp_path / "train") == Path("curves.png") and (tmp_path / "train/curves.png").is_file()
     assert list((tmp_path / "train/tensorboard").iterdir())
 
 

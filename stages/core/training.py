@@ -7,7 +7,6 @@ the network, the optimizer and the step, and the number of loader processes chan
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import sys
@@ -24,8 +23,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stages.core import interrupt
+from stages.core.curves import Curves, diverged
 from stages.core.errors import StageError
-from stages.core.files import write_atomic, write_text
+from stages.core.files import write_atomic
 
 if TYPE_CHECKING:
     from stages.core.stage import Context
@@ -160,6 +160,11 @@ def _sound(batch: Any) -> Any:
     return batch
 
 
+def loader(views: Views, batch: int, steps: int, ctx: Context) -> Callable[[int], Iterator[Any]]:
+    """What `fit` reads from: the batches of a training of STEPS from any step on, in the order of the run's seed."""
+    return lambda start: batches(views, batch, steps, start, ctx.runtime.config.seed, ctx.runtime.workers)
+
+
 def _keys(step: int, items: int, batch: int, seed: int) -> list[tuple[int, int]]:
     epoch, place = divmod(step, steps_per_epoch(items, batch))
     permutation = torch.randperm(items, generator=seeded(seed, epoch)).tolist()
@@ -208,7 +213,7 @@ def _keep(net: nn.Module, optimizer: torch.optim.Optimizer, step: int, ctx: Cont
     """Write the state, unless the last step spoilt the network: the state before it then stays."""
     spoilt = next((name for name, p in net.named_parameters() if not bool(p.isfinite().all())), None)
     if spoilt is not None:
-        raise _diverged(f"Parameter '{spoilt}' is not finite", step)
+        raise diverged(f"Parameter '{spoilt}' is not finite", step)
     precision = ctx.runtime.fabric.strategy.precision.state_dict()
     state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "precision": precision, "step": step}
     if ctx.runtime.fabric.is_global_zero:
@@ -222,10 +227,6 @@ def save_tensors(path: Path, state: Any) -> None:
     write_atomic(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
-def _diverged(what: str, step: int) -> StageError:
-    return StageError(f"{what} at step {step}", "training diverged", "Lower the learning rate and run again")
-
-
 def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> int:
     """Load the kept state, if any, and return the step to go on from."""
     path = ctx.out / "state.pth"
@@ -236,70 +237,3 @@ def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> i
     optimizer.load_state_dict(state["optimizer"])
     ctx.runtime.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
     return state["step"]
-
-
-class Curves:
-    """Training curves as JSON lines and TensorBoard; after an interruption, what lies beyond the state is dropped."""
-
-    def __init__(self, folder: Path, start: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        path = folder / "curves.jsonl"
-        rows = [row for row in read_curves(path) if row["step"] <= start]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
-        self.shown = start
-
-    def __enter__(self) -> Curves:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lines.close()
-        self._board.close()
-
-    def add(self, step: int, factor: float, losses: dict[str, Tensor]) -> dict[str, float]:
-        """Write one row. Raises StageError where a loss is not finite; the last kept state stays good."""
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        for name, value in values.items():
-            if not abs(value) < float("inf"):
-                raise _diverged(f"Loss '{name}' is {value}", step)
-            self._board.add_scalar(name, value, step)
-        self._lines.write(
-            json.dumps({"step": step, "lr_factor": round(factor, 6), **{k: round(v, 6) for k, v in values.items()}}) + "\n"
-        )
-        self._lines.flush()
-        return values
-
-
-def read_curves(path: Path) -> list[dict[str, float]]:
-    """The rows of a curves file; a line cut by a crash is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def final_losses(folder: Path) -> dict[str, float]:
-    """The last value of every loss term under its metric's key."""
-    last = read_curves(folder / "curves.jsonl")[-1]
-    return {f"train/loss/{name}": value for name, value in last.items() if name not in ("step", "lr_factor")}
-
-
-def plot_curves(folder: Path) -> Path:
-    """Draw every loss term against the step as `curves.png`; returns its name."""
-    from matplotlib.figure import Figure
-
-    rows = read_curves(folder / "curves.jsonl")
-    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in ("step", "lr_factor")]
-    figure = Figure(figsize=(3.2 * len(names), 2.8), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        kept = [row for row in rows if name in row]
-        axes.plot([row["step"] for row in kept], [row[name] for row in kept], linewidth=1)
-        axes.set(title=name, xlabel="step")
-        axes.grid(alpha=0.3)
-    write_atomic(folder / "curves.png", lambda temporary: figure.savefig(temporary, dpi=110))
-    return Path("curves.png")

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import torch
 
 from stages.nets import backbones, bas
+
+T = TypeVar("T")
+
+
+def drawn(make: Callable[[], T], seed: int) -> T:
+    """What MAKE makes with random weights that SEED alone decides; the generator of others goes on as if nothing was drawn."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
 
 
 def fill_trunk(trunk: backbones.Backbone, weights: str, seed_train: Path) -> backbones.WeightReport:
