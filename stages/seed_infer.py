@@ -203,17 +203,19 @@ def score(config: Config, ctx: Context) -> Scores:
 
 
 def _sheet(config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:
-    """A contact sheet: image, the first class's map of every source, the last source's labels at the fixed threshold."""
+    """A contact sheet, a row for every class of an image: its map of every source, then the last source's labels of all classes
+    at the fixed threshold."""
     from stages.data import seedfile, sheets
     from stages.data.images import overlay, read_image
     from stages.formulas import seeds
 
-    rows = []
+    rows, names = [], []
     for sample in samples:
         image, seed = read_image(sample.image), seedfile.read(sources.seed_path(ctx.out, sample.id))
         maps = {source: seedfile.full_maps(seed, source) for source in config.sources}
-        heats = [sheets.heat(image, maps[source][0].numpy()) for source in config.sources]
-        labelled = seeds.label(maps[config.sources[-1]], config.fixed, seed.classes.tolist()).numpy()
-        rows.append([image, *heats, overlay(image, labelled)])
+        labelled = overlay(image, seeds.label(maps[config.sources[-1]], config.fixed, seed.classes.tolist()).numpy())
+        for row, label in enumerate(seed.classes.tolist()):
+            rows.append([image, *(sheets.heat(image, maps[source][row].numpy()) for source in config.sources), labelled])
+            names.append(ctx.dataset.classes[label])
     titles = ["image", *config.sources, f"{config.sources[-1]} at {config.fixed:g}"]
-    sheets.write_sheet(ctx.out / "seeds.png", titles, rows)
+    sheets.write_sheet(ctx.out / "seeds.png", titles, rows, names)

@@ -58,8 +58,8 @@ def outlined(image: Array, masks: Sequence[NDArray[np.bool_]]) -> Array:
     return np.where(edge[..., None], np.uint8(255), numbered(image, numbers))
 
 
-def write_sheet(path: Path, header: Sequence[str], rows: Sequence[Sequence[Array]]) -> None:
-    """Write rows of RGB pictures under a header of captions as one PNG."""
+def write_sheet(path: Path, header: Sequence[str], rows: Sequence[Sequence[Array]], names: Sequence[str] = ()) -> None:
+    """Write rows of RGB pictures under a header of captions as one PNG; NAMES, one a row, are written into the first pictures."""
     columns = len(header)
     sheet = Image.new("RGB", (columns * (TILE + 6) + 6, len(rows) * (TILE + 6) + CAPTION + 8), "white")
     draw = ImageDraw.Draw(sheet)
@@ -69,6 +69,9 @@ def write_sheet(path: Path, header: Sequence[str], rows: Sequence[Sequence[Array
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
             sheet.paste(_tile(picture), (6 + c * (TILE + 6), CAPTION + 4 + r * (TILE + 6)))
+    for r, name in enumerate(names):
+        place = (10, CAPTION + 6 + r * (TILE + 6))
+        draw.text(place, name, fill="white", font=font, stroke_width=2, stroke_fill="black")
     write_atomic(path, lambda temporary: sheet.save(temporary))
 
 
