@@ -177,6 +177,19 @@ def test_analyses_without_what_they_need(bas: Command, run: Path, generated: Pat
     assert bas("analyse", "activation", "--run", str(run)).error.startswith(f"No seed network in {run}: seed_train has not")
 
 
+def test_activation_of_a_stale_network_and_of_masks_of_another_size(bas: Command, run: Path, devkit: Path, generated: Path):
+    text = (run / "config.yaml").read_text().replace(str(generated), str(devkit))
+    (run / "config.yaml").write_text(text.replace("lr: 0.005", "lr: 0.5", 1))
+    words = ("analyse", "activation", "--run", str(run), "--images", "2")
+    stale = "warning: the seed network is stale: seed_train.lr: 0.005 → 0.5. Its curves are those of the network that is there"
+    assert stale in bas(*words).err.splitlines()
+    for mask in (devkit / "SegmentationClass").iterdir():
+        with Image.open(mask) as whole:
+            half = whole.resize((32, 64), Image.Resampling.NEAREST)
+        half.save(mask)
+    assert bas(*words).error.startswith("Cannot score an image: its mask has 32x64 pixels, the image 64x64. Replace the mask")
+
+
 def test_the_plot_of_no_objects_is_empty(tmp_path: Path):
     rows = [{"from": 0.0, "to": 100.0, "objects": 0, "IoU": None}]
     plots.sizes(tmp_path / "size.png", "oracle", {"bas": {"sizes": rows, "objects": {"share": [], "oracle": []}}})

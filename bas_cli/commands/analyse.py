@@ -51,7 +51,7 @@ def activation(
     from stages.actions import analyse
 
     chosen = options.open_run(Request(run=run, device=device))
-    chosen.reporter = progress.reporter(quiet)
+    chosen.reporter, chosen.on_warning = progress.reporter(quiet), console.warn
     found = analyse.activation(chosen, images, chosen.reporter)
     if as_json:
         console.document(found)

@@ -103,6 +103,9 @@ def _measure(run: Run, images: int, reporter: contract.Reporter) -> tuple[list[_
 
     if contract.read_manifest(run.folder / "seed_train") is None:
         raise StageError(f"No seed network in {run.folder}", "seed_train has not finished", "Run `bas seed train` first")
+    network = run.report("seed_train")
+    if network.state != "done":
+        run.on_warning(f"the seed network is {network.state}: {network.why}. Its curves are those of the network that is there")
     pairs = _some(run, images)
     net = run.runtime.place(bas.load(run.folder / "seed_train/network.safetensors")[0].eval(), channels_last=True)
     measured: list[_Measured] = []
@@ -142,11 +145,14 @@ def _some(run: Run, images: int) -> Pairs:
 
 
 def _objects(net: BasNet, sample: Sample, truth: Array, runtime: Runtime) -> list[_Measured | str]:
-    """The curves of every labelled class of an image, or why there are none."""
+    """The curves of every labelled class of an image, or why there are none. Raises StageError on a mask of another size."""
+    from stages.data import scoring
     from stages.data.images import read_image
     from stages.data.transforms import normalise
 
-    features = net.extractor(runtime.place(normalise(read_image(sample.image))[None], channels_last=True))
+    image = read_image(sample.image)
+    scoring.require_size(truth, image.shape[:2])
+    features = net.extractor(runtime.place(normalise(image)[None], channels_last=True))
     scores = net.evaluator(features).float().mean(dim=(2, 3))[0]
     cell = truth.size / features[0, 0].numel()
     found: list[_Measured | str] = []

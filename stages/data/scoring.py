@@ -56,6 +56,16 @@ def _percent(share: float) -> float:
     return round(100 * float(share), 2)
 
 
+def require_size(truth: Array, size: tuple[int, ...]) -> None:
+    """Raise StageError where a true mask (H,W) is not of its image's SIZE."""
+    if truth.shape != size:
+        raise StageError(
+            "Cannot score an image",
+            f"its mask has {truth.shape[1]}x{truth.shape[0]} pixels, the image {size[1]}x{size[0]}",
+            "Replace the mask, or remove the folder of masks to go without numbers",
+        )
+
+
 class MapScores:
     """Scores of soft maps (C,H,W) with thresholds of three kinds: oracle, fixed, image-specific."""
 
@@ -72,12 +82,7 @@ class MapScores:
 
         Raises StageError when the mask is not of the image's size.
         """
-        if truth.shape != maps.shape[1:]:
-            raise StageError(
-                "Cannot score an image",
-                f"its mask has {truth.shape[1]}x{truth.shape[0]} pixels, the image {maps.shape[2]}x{maps.shape[1]}",
-                "Replace the mask, or remove the folder of masks to go without numbers",
-            )
+        require_size(truth, maps.shape[1:])
         self._seen.update(np.unique(truth).tolist())
         found = metrics.objects(self._sweep.add(truth, maps, ids), ids)
         specific = np.full(self._count, np.nan)
