@@ -16,6 +16,7 @@ from stages.core.errors import StageError
 
 if TYPE_CHECKING:
     from stages.actions.run import Run
+    from stages.core.stage import Reporter
 
 RUNS = Path("runs")
 LAST = RUNS / ".last"
@@ -122,23 +123,21 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
 
 def open_run(request: Request, names: Sequence[str] = ()) -> Run:
     """The run that a command line means, with its configuration resolved. Raises StageError."""
-    from stages.actions import run as runs
+    from stages.actions import configure
+    from stages.actions.run import Run
 
     folder = run_folder(request)
     name = request.dataset or str(folder / "config.yaml")
     if request.dataset is None and not (folder / "config.yaml").exists():
         why = "it holds no config.yaml" if folder.is_dir() else "no such folder"
         raise StageError(f"No run in {folder}", why, "Name a run's folder with --run DIR, or start one with `bas run demo`")
-    former = runs.former_data(folder) if request.dataset is not None else {}
-    overrides: dict[str, dict[str, Any]] = {
-        "data": {**former, **request.overrides()["data"]},
-        "runtime": request.overrides()["runtime"],
-    }
-    sections = runs.resolve(name, request.assignments, overrides)
+    former = configure.saved(folder) if request.dataset is not None else {}
+    overrides = request.overrides()
+    sections = configure.resolve(name, request.assignments, overrides, former)
     if request.weights is not None:
-        overrides |= weights_for(sections, request.weights, runs.plan(sections, names))
-        sections = runs.resolve(name, request.assignments, overrides)
-    return runs.Run(folder, sections)
+        overrides |= weights_for(sections, request.weights, configure.plan(sections, names))
+        sections = configure.resolve(name, request.assignments, overrides, former)
+    return Run(folder, sections)
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -173,6 +172,14 @@ def run_folder(request: Request) -> Path:
         raise StageError(
             "No run is named", "neither --run nor $BAS_RUN nor an earlier run here", "Start one with `bas run demo`"
         ) from None
+
+
+def remembering(run: Run) -> Reporter:
+    """The display of RUN, which is noted as the last one used as soon as there is something to show."""
+    from bas_cli.progress import Told
+
+    assert run.reporter is not None
+    return Told(run.reporter, lambda: remember(run.folder))
 
 
 def remember(folder: Path) -> None:

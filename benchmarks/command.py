@@ -19,7 +19,8 @@ from benchmarks import measure
 from benchmarks.measure import Measured
 from benchmarks.small_run import devkit
 from stages import PIPELINE
-from stages.actions import run as runs
+from stages.actions import configure
+from stages.actions.run import Run
 from stages.core import stage as contract
 from stages.core.files import digest, write_json
 
@@ -57,7 +58,7 @@ def finished_run(folder: Path, train: int, score: int, val: int) -> Path:
     Image.new("RGB", (1, 1)).save(pixel)
     trained, evaluated = ([f"{prefix}_{index:06d}" for index in range(count)] for prefix, count in (("t", train), ("v", val)))
     devkit(folder / "data", {"train_aug": trained, "train": trained[:score], "val": evaluated}, pixel)
-    run = runs.Run(folder / "run", runs.resolve("voc", (), {"data": {"root": str(folder / "data")}}))
+    run = Run(folder / "run", configure.resolve("voc", (), {"data": {"root": str(folder / "data")}}))
     run.folder.mkdir()
     run.save_config()
     each_image = ("seed_infer", "irn_labels", "irn_masks", "mask_choice")
@@ -68,7 +69,7 @@ def finished_run(folder: Path, train: int, score: int, val: int) -> Path:
     return run.folder
 
 
-def _finish(run: runs.Run, stage: str, content: Path, ids: Sequence[str]) -> None:
+def _finish(run: Run, stage: str, content: Path, ids: Sequence[str]) -> None:
     """The outputs and the manifest of one stage: a file an image and one more."""
     (run.folder / stage / "files").mkdir(parents=True)
     names = ["files/whole.png", *(f"files/{name}.png" for name in ids)]

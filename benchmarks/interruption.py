@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.measure import REPEATS, Measured, require_equal
 from benchmarks.small_run import Silent
-from stages.actions import run as runs
+from stages.actions import configure
+from stages.actions.run import Run
+from stages.core import curves, training
 from stages.core import stage as contract
-from stages.core import training
 from stages.data import demo
 
 IMAGES, STEPS = 160, 320
@@ -54,7 +55,7 @@ def _start(folder: Path, data: Path, stage: str) -> int:
     code = 1
     try:
         training.SAVE_SECONDS = SAVE_SECONDS
-        run = runs.Run(folder, runs.resolve("demo", SETTINGS, {"data": {"root": str(data)}}))
+        run = Run(folder, configure.resolve("demo", SETTINGS, {"data": {"root": str(data)}}))
         for _ in run.execute([stage], Silent()):
             code = 0
     except BaseException:
@@ -83,7 +84,7 @@ def _kill_half_way(child: int, stage: Path) -> None:
 
 def _half_done(stage: Path) -> bool:
     """Whether half of the steps are in the training curves, or half of the seeds are there."""
-    rows = training.read_curves(stage / "curves.jsonl")
+    rows = curves.read(stage / "curves.jsonl")
     return bool(rows and rows[-1]["step"] >= STEPS / 2) or len(list(stage.glob("seeds/[!.]*.npz"))) >= IMAGES / 2
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from stages.actions.run import SHARED
+from stages.actions.configure import SHARED
 from stages.core.config import validate
 from stages.core.files import write_text
 from stages.core.runtime import Config, Runtime

@@ -13,7 +13,8 @@ from conftest import TINY, Command, Finished, call, fork, wait, wait_for
 
 from stages.actions import ablate, cells
 from stages.actions.ablate import Place, Spread
-from stages.actions.run import Run, resolve
+from stages.actions.configure import resolve
+from stages.actions.run import Run
 from stages.actions.tables import KINDS, TABLES, Row, Table
 from stages.core.config import merge, parse_assignment
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -111,13 +112,21 @@ def test_eval_as_json(bas: Command, run: Path):
     document = bas("eval", "--run", str(run), "--json").json
     assert set(document) == {"stages", "classes"} and document["classes"] == {}
     assert set(document["stages"]["seed_train"]) == {f"train/loss/{name}" for name in ("mcls", "frg", "ac", "bas", "total")}
-    assert "train/loss/total" in bas("eval", "--run", str(run)).out
+    shown = bas("eval", "--run", str(run)).out.splitlines()
+    assert shown[0] == "losses at the end of training" and shown[2].startswith("seed_train  mcls ")
 
 
 def test_eval_can_score_again(bas: Command, run: Path):
     assert bas("seed", "infer", "--run", str(run), "-q").code == 0
     kept, again = (bas("eval", "--run", str(run), "--json", *more).json for more in ((), ("--recompute", "-q")))
     assert kept == again and kept["stages"]["seed_infer"]["train/bas/oracle/mIoU"] > 0
+    chosen = ("--run", str(run), "--set", "eval.subset={few: [0, 1]}")
+    assert "fresh, kept" in bas("seed", "infer", *chosen).err  # a subset decides no result
+    told = "warning: eval.subset was another when seed_infer were scored: `bas eval --recompute` scores again\n"
+    late, few = (bas("eval", "--run", str(run), "--json", *more) for more in ((), ("--recompute", "-q")))
+    assert late.err == told and late.json == kept and not few.err
+    assert few.json["stages"]["seed_infer"]["train/bas/oracle/few"] > 0
+    assert bas("seed", "infer", "--run", str(run), "--set", "eval.subset=null", "-q").code == 0
     manifest = run / "seed_infer/manifest.json"
     spoilt = json.loads(manifest.read_text())
     spoilt["metrics"] = {}
@@ -134,6 +143,40 @@ def test_the_run_is_the_one_named_else_bas_run_else_the_last(bas: Command, run: 
     assert bas("seed", "train", "--run", str(run), "-q").code == 0  # fresh; but now it is the last one used
     assert bas("status", "--json").json["run"] == str(run)
     assert bas("status", BAS_RUN=str(tmp_path / "other")).error.startswith(f"No run in {tmp_path / 'other'}")
+
+
+def test_what_is_refused_is_not_the_last_run(bas: Command, run: Path, config: Path, tmp_path: Path):
+    assert bas("seed", "train", "--run", str(run), "-q").code == 0
+    (tmp_path / "empty").mkdir()
+    for words in (
+        ("seed", "train", str(config), "--run", "r", "--set", "seed_train.crop=96"),
+        ("seed", "train", str(config), "--run", "r", "--weights", "imagenet"),
+        ("seed", "infer", str(config), "--run", "r"),
+        ("seed", "import", "empty", str(config), "--name", "x", "--run", "r"),
+    ):
+        assert bas(*words).error and bas("status", "--json").json["run"] == str(run), words
+    assert bas("seed", "train", str(config), "--run", "r", "-q").code == 0
+    assert bas("status", "--json").json["run"] == "r" or bas("status", "--json").json["run"] == str(tmp_path / "r")
+
+
+def test_a_run_remembers_files_of_weights(bas: Command, config: Path, tmp_path: Path):
+    """Without them every stage would be stale; a configuration or an option that names weights is meant."""
+    values = json.loads(config.read_text())
+    del values["seed_train"]["weights"]
+    config.write_text(json.dumps(values))
+    torch.save(backbones.build("tiny").state_dict(), tmp_path / "mine.pth")
+    call = ("seed", "train", str(config), "--run", "r")
+    assert bas(*call, "-q", "--weights", "mine.pth").code == 0
+    assert "fresh, kept" in bas(*call).err
+    shown = bas(*call, "--dry-run", "--json", "--weights", "none").json["stages"][0]
+    assert shown["why"] == "the initial weights changed"
+    config.write_text(json.dumps(values | {"seed_train": values["seed_train"] | {"weights": "none"}}))
+    assert bas(*call, "--dry-run", "--json").json["stages"][0]["why"] == "the initial weights changed"
+
+
+def test_a_setting_goes_before_what_is_remembered(bas: Command, run: Path, config: Path):
+    call = ("seed", "train", str(config), "--run", str(run), "--set", "data.root=/nowhere")
+    assert bas(*call).error.startswith("Cannot use data /nowhere: no such folder")
 
 
 def test_a_run_remembers_its_data(bas: Command, run: Path, config: Path):
@@ -220,6 +263,15 @@ def test_an_absent_gpu(bas: Command, config: Path, run: Path):
     fault = "Cannot use --device cuda: torch sees no CUDA GPU here. Use --device auto or cpu"
     assert bas("seed", "train", str(config), "--run", "r", "--device", "cuda").error.startswith(fault)
     assert bas("seed", "train", "--run", str(run), "--device", "cuda").code == 0  # it is done: nothing to compute
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_dry_run_refuses_what_the_run_would(bas: Command, config: Path, run: Path, tmp_path: Path):
+    torch.save(backbones.build("resnet18").state_dict(), tmp_path / "other.pth")
+    call = ("seed", "train", str(config), "--run", "r")
+    for words in (("--device", "cuda"), ("--precision", "16-mixed"), ("--weights", "imagenet"), ("--weights", "other.pth")):
+        assert bas(*call, *words, "--dry-run").error == bas(*call, *words).error
+    assert bas("seed", "train", "--run", str(run), "--device", "cuda", "--dry-run").code == 0  # it is done
 
 
 def spoil_image(data: Path) -> None:
@@ -386,10 +438,15 @@ def test_a_run_folder_is_for_one_process_and_free_again_when_that_is_killed(bas:
         line = bas("seed", "train", str(config), "--run", "r").error
         told = "Run folder r is in use: another process is at work in it. Wait for it to end, or choose another with --run DIR"
         assert line == told
-        assert bas("status", "--run", "r").code == 0
+        shown = bas("status", "--run", "r", "--json")
+        first, second = shown.json["stages"][:2]
+        assert not shown.err and first["state"] == "partial" and re.match("running since 2.*:", first["why"])
+        assert second["why"] == "not run yet"
+        assert bas("seed", "train", str(config), "--run", "r").error == told  # a look at the lock has not let it go
     finally:
         os.kill(child, signal.SIGKILL)
         wait(child)
+    assert bas("status", "--run", "r", "--json").json["stages"][0]["why"].startswith("interrupted")
     assert bas("seed", "train", str(config), "--run", "r").code == 0
 
 

@@ -10,7 +10,8 @@ from conftest import CODE, Command, settings
 
 from stages import EXTRAS, PIPELINE
 from stages.actions import costs, estimate
-from stages.actions.run import Run, resolve
+from stages.actions.configure import resolve
+from stages.actions.run import Run
 
 VOC = costs.Facts({"train": 1000, "score": 400, "val": 300}, pixels=100_000, present=1.0, classes=20)
 TWO_CORES = costs.machine(gpu=False, threads=2, workers=2)

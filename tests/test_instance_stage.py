@@ -15,7 +15,8 @@ from conftest import Counter, blurred_seeds, stage_context
 from PIL import Image
 
 from stages import irn_instances
-from stages.actions.run import Run, resolve
+from stages.actions.configure import resolve
+from stages.actions.run import Run
 from stages.core.errors import StageError
 from stages.core.files import read_json, write_json
 from stages.core.stage import Context

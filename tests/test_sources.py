@@ -31,6 +31,12 @@ def test_what_is_no_source_is_refused(source):
         sources.parse(source)
 
 
+def test_a_misspelt_source_is_asked_about():
+    assert sources.meant("avrage") == "average" and sources.meant("avrage + 2*cams") == "average + 2*cam"
+    assert sources.meant("bas+cam") is None and sources.meant("other") is None
+    assert sources.meant("mien", ["mine"]) == "mine" and sources.meant("mine", ["mine"]) is None
+
+
 def test_fusion_acts_where_a_class_map_exceeds_the_foreground_map():
     maps, agnostic = torch.tensor([[[0.8, 0.2]], [[0.4, 1.0]]]), torch.tensor([[[0.4, 0.6]]])
     expected = torch.tensor([[[0.4, 0.2]], [[0.4, 0.6]]])

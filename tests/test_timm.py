@@ -11,7 +11,8 @@ import torch
 from conftest import Command
 from torch import nn
 
-from stages.actions import run as runs
+from stages.actions import configure
+from stages.actions.run import Run
 from stages.core.errors import StageError
 from stages.formulas import bas as formulas
 from stages.nets import backbones, bas, hoisted, irn, timm_trunks
@@ -224,7 +225,7 @@ PROBE = "import atexit, sys; atexit.register(lambda: sys.stderr.write(str(sorted
 
 
 def test_status_does_not_import_timm(process: Command, tmp_path: Path):
-    run = runs.Run(tmp_path / "r", runs.resolve("demo", ["seed_train.backbone=timm:resnet26d"]))
+    run = Run(tmp_path / "r", configure.resolve("demo", ["seed_train.backbone=timm:resnet26d"]))
     run.folder.mkdir()
     run.save_config()
     code = PROBE + "from bas_cli.app import main; sys.argv[0] = 'bas'; main()"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bas_cli import console, options, progress
+from bas_cli import console, numbers, options, progress
 from bas_cli.options import Manner, Request
 from stages.actions.tables import TABLES
 
@@ -55,16 +55,16 @@ def perform(run: Run, grid: Sequence[Cell], manner: Manner) -> None:
 
     run.check(cells.STAGES)
     run.begin()
-    options.remember(run.folder)
     cells.check(run, grid)
     for number, cell in enumerate(grid, 1):
         if not manner.quiet:
             console.note(f"cell {number} of {len(grid)}: {cell.run.folder}")
             cell.run.on_note = console.stage_note
         cell.run.on_warning = console.warn
-        for report, how in cells.execute(cell, run, progress.reporter(manner.quiet), manner.force):
+        for report, how in cells.execute(cell, run, options.remembering(run), manner.force):
+            options.remember(run.folder)
             if not manner.quiet:
-                console.stage_note(f"{report.name}: {HOW[how]}   {console.headline(report.metrics)}")
+                console.stage_note(f"{report.name}: {HOW[how]}   {numbers.headline(report.metrics, cell.run.refined)}")
 
 
 def show_plan(run: Run, grid: Sequence[Cell], manner: Manner) -> None:

@@ -41,10 +41,9 @@ def take(
 
     chosen = options.open_run(Request(dataset, run, data, labels))
     chosen.on_warning, chosen.reporter = console.warn, progress.reporter(quiet)
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    options.remember(chosen.folder)
     config = seed_import.Config(folder=str(folder.expanduser().absolute()), stride=stride, allow_missing=allow_missing)
     done = import_seeds(chosen, name, config, chosen.reporter, force)
+    options.remember(chosen.folder)
     if as_json:
         console.document(done)
     elif not quiet:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bas_cli import console, options, progress
+from bas_cli import console, numbers, options, progress
 from bas_cli.commands.results import show_status
 from bas_cli.options import Manner, Request
 from stages import EXTRAS, PIPELINE
 from stages.core.errors import StageError
 
 if TYPE_CHECKING:
-    from stages.actions.run import Report, Run
+    from stages.actions.run import Run
+    from stages.actions.states import Report
 
 FIRST, *_, LAST = PIPELINE
 RUN = f"""Run every stage in order; what is fresh is kept.
@@ -68,17 +69,25 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
     if manner.dry_run:
         show_plan(run, names, manner)
         return
-    run.folder.mkdir(parents=True, exist_ok=True)
-    options.remember(run.folder)
     if not manner.quiet:
         console.note(f"run folder {run.folder}")
         run.on_note = console.stage_note
     run.on_warning = console.warn
-    for report, ran in run.execute(names, run.reporter, manner.force):
+    for report, ran in run.execute(names, options.remembering(run), manner.force):
+        options.remember(run.folder)
         if not manner.quiet:
-            console.stage_note(f"{report.name}: {_finished(report, ran)}   {console.headline(report.metrics)}")
+            console.stage_note(f"{report.name}: {_finished(report, ran)}   {numbers.headline(report.metrics, run.refined)}")
+    if not manner.quiet:
+        _tell_pictures(run, names)
     if manner.as_json:
         show_status(run, None, manner.as_json)
+
+
+def _tell_pictures(run: Run, names: Sequence[str]) -> None:
+    """One line that says where the pictures of the stages NAMES lie: contact sheets, curves apart."""
+    found = [path for name in names for path in sorted((run.folder / name).glob("*.png")) if path.stem != "curves"]
+    if found:
+        console.note(f"pictures in {run.folder}: {', '.join(str(path.relative_to(run.folder)) for path in found)}")
 
 
 def _finished(report: Report, ran: bool) -> str:
@@ -92,6 +101,7 @@ def show_plan(run: Run, names: Sequence[str], manner: Manner) -> None:
     from stages.actions import estimate
 
     stages = estimate.plan(run, names, manner.force)
+    run.rehearse([one.report.name for one in stages if one.report.state != "done" or manner.force])
     rows, total = [one.row() for one in stages], estimate.rounded(estimate.total(stages))
     if manner.as_json:
         console.document({"run": str(run.folder), "stages": rows, "total": total})

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.actions import run as runs
-from stages.actions.run import Report, Run
+from stages.actions import configure
+from stages.actions.run import Run
+from stages.actions.states import Report
 from stages.actions.tables import Configured, Row, Table
 from stages.core import stage as contract
 from stages.core.config import Section, merge
@@ -41,7 +42,7 @@ class Cell:
     @property
     def stages(self) -> list[str]:
         """The stages that it takes."""
-        return runs.plan(self.run.sections, STAGES)
+        return configure.plan(self.run.sections, STAGES)
 
     @property
     def finished(self) -> bool:
@@ -102,7 +103,7 @@ def _sections(base: Run, configured: Mapping[str, Any], rows: Sequence[Row], see
         "refine": {"seed": scored[0]},
     }
     plain = {key: section.plain() for key, section in base.sections.items()}
-    return runs.build(merge(plain, changes), runs.sections())
+    return configure.build(merge(plain, changes), configure.sections())
 
 
 def check(base: Run, cells: Sequence[Cell]) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stages.actions.configure import plan as ordered
+from stages.actions.configure import stage_module
 from stages.actions.costs import MODELS, Cost, Facts, machine
-from stages.actions.run import Report, Run, stage_module
-from stages.actions.run import plan as ordered
+from stages.actions.run import Run
+from stages.actions.states import Report
 from stages.core import config as configuration
 from stages.core import stage as contract
 from stages.core.errors import StageError

@@ -37,6 +37,20 @@ def collect(run: Run, recompute: bool, reporter: contract.Reporter) -> Collected
     return found
 
 
+def outdated(run: Run) -> list[str]:
+    """The stages whose manifests hold scores of another eval.subset than the run is configured with."""
+    now = run.sections["eval"].plain()
+    return [name for name in run.stages() if _of_another_subset(contract.read_manifest(run.folder / name) or {}, now)]
+
+
+def _of_another_subset(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a manifest's scores are of another subset; one that does not say so is asked for the means that it holds."""
+    means = {key.rpartition("/")[2] for key in manifest.get("metrics", {})}
+    if "mIoU" not in means:
+        return False
+    return manifest["eval"] != now if "eval" in manifest else not means.issuperset(now["subset"] or {})
+
+
 def details(run: Run) -> dict[str, dict[str, Any]]:
     """What scoring kept of every finished stage beside its means (`stages.data.scoring.MapScores.detail`), by stage.
 

@@ -24,9 +24,9 @@ def import_seeds(run: Run, name: str, config: seed_import.Config, reporter: cont
     from stages.data import mapfiles
 
     sources.require_free(name)
-    log = run.begin()
     files = mapfiles.find(Path(config.folder), run.dataset.split("train"), run.dataset.classes)
     seed_import.require_files(files, config)
+    log = run.begin()
     ctx = run.context(f"{contract.IMPORTS}/{name}", reporter, log)
     wanted = _fingerprint(run, config, files, reporter)
     before = contract.state(ctx.out, wanted)

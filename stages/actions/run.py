@@ -2,165 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
 
-import configs
 from stages import EXTRAS, PIPELINE
-from stages.core import config as configuration
+from stages.actions import check as checks
+from stages.actions.configure import SHARED, EvalConfig, RefineConfig, plan, saved, stage_module
+from stages.actions.states import LOCK, Report, Still, at_work
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
-from stages.core.config import Field, S, Section
+from stages.core.config import S, Section
 from stages.core.errors import StageError
 from stages.core.files import HashCache, own, write_text
 from stages.core.log import Tell, open_log
 from stages.data import dataset as datasets
-from stages.data import sources
 
 if TYPE_CHECKING:
     import logging
 
     from stages.data.scoring import Scores
-
-
-class EvalConfig(Section):
-    """What the numbers are reported on."""
-
-    subset: Mapping[str, Sequence[int]] | None = Field(
-        None, description="Further means beside mIoU: a name and its ids in the masks, e.g. {mIoU-6: [0, 8, 10, 12, 13, 17]}."
-    )
-
-
-class RefineConfig(Section):
-    """Shared by the refinement's stages."""
-
-    seed: str = Field("sum", description="Which of seed_infer.sources IRN reads; the same are scored.")
-    power: float = Field(1.5, description="Exponent on the seeds before the walk.", gt=0)
-    keep: Literal["masks", "seeds"] = Field(
-        "masks", description="What the segmentation network learns from: masks (refined) or seeds."
-    )
-
-
-FIRST = next(iter(PIPELINE))
-SHARED: dict[str, type[Section]] = {
-    "data": datasets.Config,
-    "runtime": runtimes.Config,
-    "eval": EvalConfig,
-    "refine": RefineConfig,
-}
-
-
-def stage_module(name: str) -> ModuleType:
-    """The module of a stage; importing it does not import torch."""
-    return importlib.import_module(f"stages.{name}")
-
-
-def sections() -> dict[str, type[Section]]:
-    """Every section of the configuration by name: the shared ones and one a stage."""
-    return SHARED | {name: stage_module(name).Config for name in (*PIPELINE, *EXTRAS)}
-
-
-def plan(resolved: Mapping[str, Section], names: Sequence[str]) -> list[str]:
-    """The stages NAMES, and before each the extra ones that its settings call for."""
-    planned: list[str] = []
-    for name in names:
-        wanted = [need for need in contract.needs(stage_module(name), resolved[name]) if need in EXTRAS]
-        planned += [stage for stage in (*wanted, name) if stage not in planned]
-    return planned
-
-
-def resolve(name: str, assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> dict[str, Section]:
-    """The configuration NAME (shipped or a YAML path) with `--set` assignments and overrides, every section validated.
-
-    Raises StageError on an unknown name, key or bad value, and names the nearest valid one.
-    """
-    values = configs.load(name)
-    known = sections()
-    for assignment in assignments:
-        keys, value = configuration.parse_assignment(assignment)
-        for key in reversed(keys):
-            value = {key: value}
-        values = configuration.merge(values, value)
-    values = configuration.merge(values, dict(overrides or {}))
-    return build(values, known)
-
-
-def former_data(folder: Path) -> dict[str, Any]:
-    """Where the run's data lay when it was last used: a later command need not say it again."""
-    data = _saved_data(folder)
-    return {key: data[key] for key in ("root", "labels") if data.get(key) is not None}
-
-
-def _saved_data(folder: Path) -> dict[str, Any]:
-    """The section `data` of the run's config.yaml; empty where there is none or it is damaged."""
-    try:
-        values = configuration.read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    data = values.get("data") if isinstance(values, dict) else None
-    return data if isinstance(data, dict) else {}
-
-
-def build(values: Mapping[str, Any], known: Mapping[str, type[S]]) -> dict[str, S]:
-    """Validate plain values against the sections. Raises StageError."""
-    for key in values:
-        if key not in known:
-            raise configuration.unknown_key(key, key, list(known))
-    built = {key: configuration.validate(section, values.get(key) or {}, key) for key, section in known.items()}
-    _check_sources(vars(built["seed_infer"])["sources"], vars(built["refine"])["seed"])
-    return built
-
-
-def _check_sources(scored: Sequence[str], refined: str) -> None:
-    """Raise StageError on a source that cannot be read, and where IRN would read a seed that is not scored."""
-    sources.maps_of((*scored, refined))
-    if refined not in scored:
-        raise StageError(
-            f"Bad value for refine.seed: {refined}",
-            f"seed_infer.sources are {', '.join(scored)}, and the seed that is scored is the seed that IRN reads",
-            f'Name one of them, or --set seed_infer.sources="[{", ".join([*scored, refined])}]"',
-        )
-
-
-@dataclass(frozen=True)
-class Report:
-    """The state of one stage, for people and for --json."""
-
-    name: str
-    state: str
-    why: str
-    metrics: Mapping[str, float]
-    seconds: float | None
-    outputs: int
-
-    def row(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "name": self.name,
-            "state": self.state,
-            "why": self.why,
-            "metrics": dict(self.metrics),
-            "seconds": self.seconds,
-            "outputs": self.outputs,
-        }
-
-
-class _Still:
-    """The dataset of a run at one moment: each split is looked at once for all stages."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._known: dict[str, str] = {}
-
-    def digest(self, role: str, hashes: HashCache) -> str:
-        """Content digest of a split."""
-        if role not in self._known:
-            self._known[role] = self._run.dataset.digest(role, hashes)
-        return self._known[role]
 
 
 class Run:
@@ -196,7 +58,7 @@ class Run:
         """The dataset, opened once."""
         if self._dataset is None:
             self._dataset = datasets.open_dataset(self._section("data", datasets.Config), self.folder, self._watch)
-            self._check_subset(len(self._dataset.classes))
+            checks.subset(self._section("eval", EvalConfig).subset, len(self._dataset.classes))
         return self._dataset
 
     def _watch(self, names: Sequence[str]) -> Iterator[str]:
@@ -209,33 +71,20 @@ class Run:
                 yield name
                 meter.advance()
 
-    def _check_subset(self, classes: int) -> None:
-        for name, ids in (self._section("eval", EvalConfig).subset or {}).items():
-            strange = [i for i in ids if not 0 <= i <= classes]
-            if strange or name == "mIoU" or not ids:
-                raise StageError(
-                    f"Bad value for eval.subset '{name}'",
-                    f"{strange or list(ids)} in a dataset of {classes} classes and background",
-                    f"Name some ids from 0 (background) to {classes}, under another name than mIoU",
-                )
-
     def check(self, names: Sequence[str]) -> None:
         """Raise StageError where the stages NAMES cannot use the data or lack a file of weights or imported maps.
 
         Writes nothing, so demo's images are left for later.
         """
         names = plan(self.sections, names)
-        self._check_seeds(names)
-        if "irn_instances" in names:
-            self._check_field()
-        if FIRST in names and "seed_infer" in names:
-            self._check_maps()
-        for name in names:
-            contract.require_weights(self.sections[name])
-            contract.require_inputs(stage_module(name), self.sections[name], self.folder, contract.IMPORTS)
+        checks.stages(self.sections, names, self.folder)
         if self.recipe is None:
             for role in dict.fromkeys(role for name in names for role in stage_module(name).READS):
                 self.dataset.split(role)
+
+    def rehearse(self, names: Sequence[str]) -> None:
+        """Raise StageError where the device, a trunk or initial weights that the stages NAMES are to use cannot be used."""
+        checks.rehearse(self.sections, names, self.runtime)
 
     def begin(self) -> logging.Logger:
         """Make the folder, hold it, keep the configuration in it and open the log.
@@ -247,39 +96,9 @@ class Run:
         self.save_config()
         return open_log(self.folder, self.on_warning, self.on_note)
 
-    def _check_seeds(self, names: Sequence[str]) -> None:
-        """Raise StageError where stages after the seeds are to run and only scored images have seeds."""
-        reader = next((name for name in names if "seed_infer" in stage_module(name).NEEDS), None)
-        if reader is not None and vars(self.sections["seed_infer"])["images"] != "train":
-            raise StageError(
-                f"Cannot run {reader}",
-                "seed_infer.images is score, and it reads the seeds of all images to train on",
-                "Stop before it with --until seed_infer, or --set seed_infer.images=train",
-            )
-
-    def _check_field(self) -> None:
-        """Raise StageError where the IRN that is there was trained without displacements: nothing tells instances apart."""
-        made = contract.begun_with(self.folder / "irn_train").get("config", {}).get("irn_train", {})
-        if made.get("displacement") is False:
-            raise StageError(
-                "Cannot tell instances apart",
-                "irn_train.displacement was false when IRN was trained",
-                "Train it again with `bas refine irn --set irn_train.displacement=true`",
-            )
-
-    def _check_maps(self) -> None:
-        """Raise StageError, before anything is trained, where a source needs a map that the seed network is not to make."""
-        scored = vars(self.sections["seed_infer"])["sources"]
-        if "agnostic" in sources.maps_of(scored) and vars(self.sections[FIRST])["agnostic"] == "none":
-            raise StageError(
-                f"Cannot make the sources {', '.join(scored)}",
-                "replace and average take the class-agnostic foreground map, and seed_train.agnostic is none",
-                "Set seed_train.agnostic=detached, or leave those sources out",
-            )
-
     def _own(self) -> IO[str]:
         try:
-            return own(self.folder / ".lock")
+            return own(self.folder / LOCK)
         except BlockingIOError as fault:
             raise StageError(
                 f"Run folder {self.folder} is in use", str(fault.strerror), "Wait for it to end, or choose another with --run DIR"
@@ -290,7 +109,7 @@ class Run:
         import yaml
 
         values = {name: section.plain() for name, section in self.sections.items()}
-        path, old = self.folder / "config.yaml", _saved_data(self.folder)
+        path, old = self.folder / "config.yaml", saved(self.folder).get("data") or {}
         reader, root = (key in old and old[key] != values["data"][key] for key in ("reader", "root"))
         begun = any(contract.begun_with(self.folder / name) for name in (*PIPELINE, *EXTRAS))
         if begun and (reader or (root and self._other_images())):
@@ -310,31 +129,37 @@ class Run:
                 return value != self.dataset.digest(split, self.hashes)
         return False
 
-    def wanted(self, name: str, still: _Still | None = None) -> dict[str, Any]:
+    def wanted(self, name: str, still: Still | None = None) -> dict[str, Any]:
         """The fingerprint that the stage's result should have now; of an import, whose folder may be gone, what can be known."""
         if name.startswith(contract.IMPORTS):
             split = {"train": (still or self.dataset).digest("train", self.hashes)}
             return {**contract.begun_with(self.folder / name), "data": split}
         return contract.fingerprint(stage_module(name), self.sections, still or self.dataset, self.folder, self.hashes)
 
-    def report(self, name: str, still: _Still | None = None) -> Report:
+    def report(self, name: str, still: Still | None = None) -> Report:
         """State, reason, metrics and outputs of one stage."""
         begun = contract.begun_with(self.folder / name)
         now = contract.state(self.folder / name, self.wanted(name, still)) if begun else contract.NOT_RUN
+        if name == self._at_work[0]:
+            now = contract.State("partial", self._at_work[1])
         manifest = contract.read_manifest(self.folder / name) or {}
         count = manifest.get("outputs", {}).get("count", 0)
         return Report(name, now.state, now.why, manifest.get("metrics", {}), manifest.get("seconds"), count)
+
+    @cached_property
+    def _at_work(self) -> tuple[str, str]:
+        return ("", "") if self._hold is not None else at_work(self.folder)
 
     def stages(self) -> list[str]:
         """The pipeline with the extra stages that its settings call for, then those that were made all the same."""
         planned = plan(self.sections, list(PIPELINE))
         return planned + [name for name in EXTRAS if name not in planned and contract.begun_with(self.folder / name)]
 
-    def reports(self, still: _Still | None = None) -> list[Report]:
+    def reports(self, still: Still | None = None) -> list[Report]:
         """The state of every import and stage; a stage whose input is stale or missing is at best stale itself."""
         rows: list[Report] = []
         behind: dict[str, str] = {}
-        still = still or _Still(self)
+        still = still or Still(lambda: self.dataset)
         needs = {name: contract.needs(stage_module(name), self.sections[name]) for name in self.stages()}
         imports = {need: () for names in needs.values() for need in names if need.startswith(contract.IMPORTS)}
         for name, needed in (imports | needs).items():
@@ -348,7 +173,7 @@ class Run:
         self.hashes.save()
         return rows
 
-    def _row(self, name: str, still: _Still) -> Report:
+    def _row(self, name: str, still: Still) -> Report:
         """The report on a stage; where its inputs cannot even be compared, it is stale for that reason."""
         try:
             return self.report(name, still)
@@ -362,35 +187,27 @@ class Run:
         reported as stale.
         """
         log = self.begin()
-        still = _Still(self)
+        still = Still(lambda: self.dataset)
         rows = self._rows(still)
         planned, untried = plan(self.sections, names), True
         for name in planned:
             kept = rows.get(name)
             before = kept if kept is not None and kept.state == "done" else self.report(name, still)
-            anew = force and (name in names or FIRST in names)  # an extra stage that was not asked for is not made anew
+            anew = force and (name in names or checks.FIRST in names)  # an extra stage that was not asked for is not made anew
             if before.state == "done" and not anew:
                 yield rows.get(name, before), False
                 continue
             if untried:
-                self._try_trunks(planned)
+                self.rehearse(planned[planned.index(name) :])
                 untried = False
             self._warn(name, rows, log)
             log.info(self.runtime.describe())
             contract.execute(stage_module(name), self.sections[name], self.context(name, reporter, log), self.wanted(name), anew)
-            still = _Still(self)  # images may have changed while the stage ran
+            still = Still(lambda: self.dataset)  # images may have changed while the stage ran
             rows = self._rows(still)
             yield self.report(name, still), True
 
-    def _try_trunks(self, names: Sequence[str]) -> None:
-        """Raise StageError where timm has no such trunk as one of NAMES wants, or it does not fit: before any of them works."""
-        trunks = [getattr(self.sections[name], "backbone", "") for name in names]
-        for trunk in dict.fromkeys(trunk for trunk in trunks if trunk.startswith(configuration.TIMM)):
-            from stages.nets import backbones
-
-            backbones.build(trunk)
-
-    def _rows(self, still: _Still) -> dict[str, Report]:
+    def _rows(self, still: Still) -> dict[str, Report]:
         return {row.name: row for row in self.reports(still)}
 
     def context(self, name: str, reporter: contract.Reporter, log: logging.Logger) -> contract.Context:

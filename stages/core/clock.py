@@ -18,6 +18,11 @@ def start(folder: Path) -> None:
     write_json(folder / FILE, {"seconds": kept["seconds"] + unended, "calls": kept["calls"] + 1, "since": time.time()})
 
 
+def since(folder: Path) -> float | None:
+    """When the call began (seconds since 1970) that is under way or never ended; None where there is none."""
+    return (read_json(folder / FILE) or {}).get("since")
+
+
 def stop(folder: Path) -> dict[str, float]:
     """End a call; returns seconds and number of all calls. A disk that is full makes the call one that never ended."""
     kept = read_json(folder / FILE) or {"seconds": 0.0, "calls": 1, "since": time.time()}

@@ -24,7 +24,13 @@ else:
         return lambda kind: kind
 
 
-TRUNKS = ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "tiny")  # those that stages.nets.backbones has in its table
+TRUNKS: dict[str, tuple[str, ...]] = {  # those that stages.nets.backbones has in its table, and the weights published for each
+    "resnet18": ("imagenet",),
+    "resnet50": ("imagenet", "coco"),
+    "resnet101": ("imagenet", "coco"),
+    "mobilenet_v2": ("imagenet",),
+    "tiny": (),
+}
 TIMM = "timm:"  # before the name of a model of timm's
 Trunk = NewType("Trunk", str)  # the name of a trunk; whether timm knows its own is asked where timm is used
 
@@ -163,7 +169,7 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 
 
 def _trunk(value: Any) -> str:
-    if value in TRUNKS or (isinstance(value, str) and value.startswith(TIMM) and value != TIMM):
+    if value in tuple(TRUNKS) or (isinstance(value, str) and value.startswith(TIMM) and value != TIMM):
         return value
     raise ValueError(f"must be one of {', '.join(TRUNKS)}, or {TIMM}NAME for timm's")
 

@@ -88,6 +88,18 @@ def own(path: Path) -> IO[str]:
     return file
 
 
+def held(path: Path) -> bool:
+    """Whether another process holds PATH by `own`. Not for the process that holds it: looking would let go."""
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False
+
+
 class HashCache:
     """sha256 of files, computed once and kept with (size, modification time); hashed again only where those differ."""
 

@@ -203,10 +203,10 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
     return [f"{where.removeprefix('config.')}: {old} → {new}"]
 
 
-def require_inputs(stage: ModuleType, section: Section, run_dir: Path, among: str = "") -> None:
-    """Raise StageError when an earlier stage or an import that this one reads, named AMONG…, is not complete."""
+def require_inputs(stage: ModuleType, section: Section, run_dir: Path) -> None:
+    """Raise StageError when an earlier stage or an import that this one reads is not complete."""
     for need in needs(stage, section):
-        if need.startswith(among) and read_manifest(run_dir / need) is None:
+        if read_manifest(run_dir / need) is None:
             imported = need.startswith(IMPORTS)
             raise StageError(
                 f"Cannot run {stage.__name__.rsplit('.', 1)[-1]}",
@@ -269,6 +269,7 @@ def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, spent: Map
         "outputs": {"count": len(files), "files": {name: path.stat().st_size for name, path in files.items()}},
         **spent,  # seconds of all calls, and their number
         **ctx.runtime.facts(),
+        "eval": ctx.shared["eval"].plain() if "eval" in ctx.shared else {},  # what scores are of, which no result depends on
         "metrics": dict(outputs.metrics),
         "classes": {key: dict(table) for key, table in outputs.classes.items()},
         "notes": dict(outputs.notes),

@@ -8,6 +8,7 @@ no torch: settings are checked by it.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,6 +42,17 @@ def parse(source: str) -> tuple[Term, ...]:
         )
     flat = ([Term(name, term.weight) for name in MADE_OF["sum"]] if term.name == "sum" else [term] for term in terms)
     return tuple(term for group in flat for term in group)
+
+
+def meant(source: str, others: Iterable[str] = ()) -> str | None:
+    """SOURCE with the names that may be misspellings of this run's own maps, or of OTHERS, set right; None without any."""
+    known = (*OWN, *MADE_OF, *others)
+
+    def nearest(name: re.Match[str]) -> str:
+        return next(iter(difflib.get_close_matches(name[0].lower(), known, n=1, cutoff=0.7)), name[0])
+
+    right = NAME.sub(nearest, source)
+    return None if right == source else right
 
 
 def require_free(name: str) -> None:

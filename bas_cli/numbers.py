@@ -1,0 +1,90 @@
+"""A run's numbers for people: keys `split/source/kind/metric` as a table a stage, a line a source, a column a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from bas_cli import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Metrics = Mapping[str, float]
+Kinds = dict[str, dict[str, float]]  # kind → metric → value
+CLASS_COLUMNS = 6
+
+
+def by_source(metrics: Metrics) -> dict[str, Kinds]:
+    """Values by `split/source`, kind and metric; keys of other forms, as losses have, are left out."""
+    found: dict[str, Kinds] = {}
+    for key, value in metrics.items():
+        parts = key.split("/")
+        if len(parts) == 4:
+            split, source, kind, metric = parts
+            found.setdefault(f"{split}/{source}", {}).setdefault(kind, {})[metric] = value
+    return found
+
+
+def headline(metrics: Metrics, refined: str) -> str:
+    """The numbers that tell most about a stage: those of the REFINED source, or of the last one, by kind; else the last."""
+    sources = by_source(metrics)
+    if not sources:
+        return next((f"{key} {value:.4g}" for key, value in reversed(metrics.items())), "")
+    name = next((name for name in sources if name.partition("/")[2] == refined), list(sources)[-1])
+    metric = _metrics(sources[name])[0]
+    values = ", ".join(f"{kind} {found[metric]:.1f}" for kind, found in sources[name].items() if metric in found)
+    return f"{name} {metric}: {values}"
+
+
+def _metrics(kinds: Kinds) -> list[str]:
+    """Names of what is measured, thresholds apart; a mean over a subset comes before that over all classes."""
+    names = dict.fromkeys(name for values in kinds.values() for name in values if name != "threshold")
+    return sorted(names, key=lambda name: name == "mIoU")
+
+
+def stage_tables(stages: Mapping[str, Metrics], refined: str) -> Iterator[Table]:
+    """One table a stage that scored something, before it the stages that did not, with what they have."""
+    losses = {stage: {k: v for k, v in metrics.items() if k.count("/") != 3} for stage, metrics in stages.items()}
+    if any(losses.values()):
+        yield _loss_table({stage: values for stage, values in losses.items() if values})
+    for stage, metrics in stages.items():
+        sources = by_source(metrics)
+        if sources:
+            yield _source_table(stage, sources, refined)
+
+
+def _loss_table(stages: Mapping[str, Metrics]) -> Table:
+    shown = console.table("losses at the end of training", "stage", "", words=2)
+    for stage, metrics in stages.items():
+        shown.add_row(stage, ",  ".join(f"{key.rpartition('/')[2]} {value:.4g}" for key, value in metrics.items()))
+    return shown
+
+
+def _source_table(stage: str, sources: Mapping[str, Kinds], refined: str) -> Table:
+    """Lines of sources, columns of kinds; in a cell the means, and the one threshold that gave them."""
+    kinds = list(dict.fromkeys(kind for found in sources.values() for kind in found))
+    names = list(dict.fromkeys(name for found in sources.values() for name in _metrics(found)))
+    at = " @ threshold" if any("threshold" in values for found in sources.values() for values in found.values()) else ""
+    shown = console.table(f"{stage}: {' / '.join(names)} in percent{at}", "source", *kinds)
+    for source, found in sources.items():
+        mark = "  (refined)" if len(sources) > 1 and source.partition("/")[2] == refined else ""
+        shown.add_row(source + mark, *(_cell(found.get(kind, {}), names) for kind in kinds))
+    return shown
+
+
+def _cell(values: Mapping[str, float], names: list[str]) -> str:
+    means = " / ".join(f"{values[name]:.1f}" if name in values else "–" for name in names) if values else "–"
+    return means + (f" @ {values['threshold']:.2f}" if "threshold" in values else "")
+
+
+def class_tables(classes: Mapping[str, Metrics]) -> Iterator[Table]:
+    """IoU by class, one column a source and kind."""
+    keys = list(classes)
+    names = list(dict.fromkeys(name for row in classes.values() for name in row))
+    for start in range(0, len(keys), CLASS_COLUMNS):
+        part = keys[start : start + CLASS_COLUMNS]
+        shown = console.table("IoU by class", "class", *(key.removesuffix("/mIoU").replace("/", "\n") for key in part))
+        for name in names:
+            shown.add_row(name, *(console.cell(classes[key].get(name)) for key in part))
+        yield shown

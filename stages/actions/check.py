@@ -1,0 +1,113 @@
+"""What is refused before any stage works: settings that do not go together, absent inputs, a device or weights out of reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stages import PIPELINE
+from stages.actions.configure import stage_module
+from stages.core import config as configuration
+from stages.core import stage as contract
+from stages.core.config import Section
+from stages.core.errors import StageError
+from stages.core.runtime import Runtime
+from stages.data import sources
+
+FIRST = next(iter(PIPELINE))
+Sections = Mapping[str, Section]
+
+
+def subset(named: Mapping[str, Sequence[int]] | None, classes: int) -> None:
+    """Raise StageError where eval.subset holds ids that a dataset of so many CLASSES has not, or a name that is taken."""
+    for name, ids in (named or {}).items():
+        strange = [i for i in ids if not 0 <= i <= classes]
+        if strange or name == "mIoU" or not ids:
+            raise StageError(
+                f"Bad value for eval.subset '{name}'",
+                f"{strange or list(ids)} in a dataset of {classes} classes and background",
+                f"Name some ids from 0 (background) to {classes}, under another name than mIoU",
+            )
+
+
+def stages(sections: Sections, names: Sequence[str], folder: Path) -> None:
+    """Raise StageError where the stages NAMES cannot run on the seeds, maps, weights and imports that they name."""
+    _seeds(sections, names)
+    if "irn_instances" in names:
+        _field(folder)
+    if FIRST in names and "seed_infer" in names:
+        _maps(sections)
+    for name in names:
+        contract.require_weights(sections[name])
+        _imports(name, sections, folder)
+
+
+def _seeds(sections: Sections, names: Sequence[str]) -> None:
+    """Raise StageError where stages after the seeds are to run and only scored images have seeds."""
+    reader = next((name for name in names if "seed_infer" in stage_module(name).NEEDS), None)
+    if reader is not None and vars(sections["seed_infer"])["images"] != "train":
+        raise StageError(
+            f"Cannot run {reader}",
+            "seed_infer.images is score, and it reads the seeds of all images to train on",
+            "Stop before it with --until seed_infer, or --set seed_infer.images=train",
+        )
+
+
+def _field(folder: Path) -> None:
+    """Raise StageError where the IRN that is there was trained without displacements: nothing tells instances apart."""
+    made = contract.begun_with(folder / "irn_train").get("config", {}).get("irn_train", {})
+    if made.get("displacement") is False:
+        raise StageError(
+            "Cannot tell instances apart",
+            "irn_train.displacement was false when IRN was trained",
+            "Train it again with `bas refine irn --set irn_train.displacement=true`",
+        )
+
+
+def _maps(sections: Sections) -> None:
+    """Raise StageError, before anything is trained, where a source needs a map that the seed network is not to make."""
+    scored = vars(sections["seed_infer"])["sources"]
+    if "agnostic" in sources.maps_of(scored) and vars(sections[FIRST])["agnostic"] == "none":
+        raise StageError(
+            f"Cannot make the sources {', '.join(scored)}",
+            "replace and average take the class-agnostic foreground map, and seed_train.agnostic is none",
+            "Set seed_train.agnostic=detached, or leave those sources out",
+        )
+
+
+def _imports(name: str, sections: Sections, folder: Path) -> None:
+    """Raise StageError where a stage reads imported maps that are not there: they may be a misspelt source."""
+    for need in contract.needs(stage_module(name), sections[name]):
+        if need.startswith(contract.IMPORTS) and contract.read_manifest(folder / need) is None:
+            source = Path(need).name
+            right = sources.meant(source, [path.name for path in (folder / contract.IMPORTS).glob("*")])
+            question = f"Did you mean '{right}'? To import '{source}': " if right else ""
+            todo = f"{question}Run `bas seed import DIR --name {source}` first"
+            raise StageError(f"Cannot run {name}", f"its input {need} is not there in {folder}", todo)
+
+
+def rehearse(sections: Sections, names: Sequence[str], runtime: Runtime) -> None:
+    """Raise StageError, in the words of the stage that would, where the device is absent or initial weights do not fit.
+
+    Imports torch only where that can be: for a device or precision that is asked for, timm's trunks, and weights beyond
+    the published ones that every call knows of.
+    """
+    if runtime.config.device == "cuda" or runtime.config.precision == "16-mixed":
+        _ = runtime.precision
+    pairs = [(getattr(sections[name], "backbone", None), getattr(sections[name], "weights", "none")) for name in names]
+    for trunk, weights in dict.fromkeys(pairs):
+        if trunk is not None:
+            _try_trunk(trunk, weights)
+
+
+def _try_trunk(trunk: str, weights: str) -> None:
+    """Build a trunk and fill it, unless it is one of ours and its weights are known to be there."""
+    timm = trunk.startswith(configuration.TIMM)
+    published = ("imagenet",) if timm else configuration.TRUNKS[trunk]
+    unknown = weights not in ("none", "seed", *published)
+    if timm or unknown:
+        from stages.nets import backbones
+
+        built = backbones.build(trunk)
+        if unknown:
+            backbones.load_weights(built, weights)

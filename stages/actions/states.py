@@ -1,0 +1,64 @@
+"""The state of stages as people see it, and the dataset of a run held still while they are compared with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages import EXTRAS, PIPELINE
+from stages.core import clock
+from stages.core.files import HashCache, held
+
+if TYPE_CHECKING:
+    from stages.data.dataset import Dataset
+
+LOCK = ".lock"  # in a run's folder: held by the process that works in it
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of one stage, for people and for --json."""
+
+    name: str
+    state: str
+    why: str
+    metrics: Mapping[str, float]
+    seconds: float | None
+    outputs: int
+
+    def row(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "why": self.why,
+            "metrics": dict(self.metrics),
+            "seconds": self.seconds,
+            "outputs": self.outputs,
+        }
+
+
+class Still:
+    """The dataset of a run at one moment: each split is looked at once for all stages."""
+
+    def __init__(self, data: Callable[[], Dataset]) -> None:
+        self._data = data
+        self._known: dict[str, str] = {}
+
+    def digest(self, role: str, hashes: HashCache) -> str:
+        """Content digest of a split."""
+        if role not in self._known:
+            self._known[role] = self._data().digest(role, hashes)
+        return self._known[role]
+
+
+def at_work(folder: Path) -> tuple[str, str]:
+    """The stage that another process works at in a run's FOLDER and since when, in words; two empty words where none does."""
+    begun = {name: clock.since(folder / name) or 0.0 for name in (*PIPELINE, *EXTRAS)}
+    name = max(begun, key=lambda name: begun[name])
+    if not begun[name] or not held(folder / LOCK):
+        return "", ""
+    return name, f"running since {time.strftime('%Y-%m-%d %H:%M', time.localtime(begun[name]))}"
