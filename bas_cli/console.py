@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from bas_cli.pace import clock
@@ -56,8 +56,8 @@ def document(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def status_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Stages with their state, time and reason, on stdout."""
+def status_table(rows: Sequence[Mapping[str, Any]], headline: Callable[[Mapping[str, float]], str]) -> None:
+    """Stages with their state, time and reason, else the HEADLINE of their metrics, on stdout."""
     cells = [("stage", "state", "time", "outputs", "why / first number")]
     for row in rows:
         seconds = clock(row["seconds"]) if row["seconds"] is not None else ""
@@ -114,13 +114,6 @@ def _spread(value: Spread, sign: str = "") -> str:
     return f"{value.mean:{sign}.1f}{deviation}"
 
 
-def headline(metrics: Mapping[str, float]) -> str:
-    """The number that tells most about a stage."""
-    scores = {key: value for key, value in metrics.items() if "mIoU" in key.rpartition("/")[2]}
-    chosen = list((scores or metrics).items())
-    return f"{chosen[-1][0]} {chosen[-1][1]:.4g}" if chosen else ""
-
-
 def show(tables: Iterator[Table]) -> None:
     """Tables on stdout, each with an empty line after it."""
     from rich.console import Console
@@ -144,24 +137,3 @@ def table(title: str, *columns: str, words: int = 1) -> Table:
 def cell(value: float | None) -> str:
     """A number of a table in one digit after the point; a dash for none."""
     return "–" if value is None else f"{value:.1f}"
-
-
-def metric_tables(stages: Mapping[str, Mapping[str, float]], classes: Mapping[str, Mapping[str, float]]) -> Iterator[Table]:
-    """Numbers of every stage, then its values by class, one column a key."""
-    shown = table("metrics (in percent)", "stage", "key", "value", words=2)
-    for stage, metrics in stages.items():
-        for key, value in metrics.items():
-            shown.add_row(stage, key, f"{value:.2f}")
-    yield shown
-    yield from _class_tables(classes)
-
-
-def _class_tables(classes: Mapping[str, Mapping[str, float]], columns: int = 6) -> Iterator[Table]:
-    keys = list(classes)
-    names = list(dict.fromkeys(name for row in classes.values() for name in row))
-    for start in range(0, len(keys), columns):
-        part = keys[start : start + columns]
-        shown = table("by class (in percent)", "class", *(key.removesuffix("/mIoU").replace("/", "\n") for key in part))
-        for name in names:
-            shown.add_row(name, *(cell(classes[key].get(name)) for key in part))
-        yield shown

@@ -79,12 +79,12 @@ def _cell(values: Mapping[str, float], names: list[str]) -> str:
 
 
 def class_tables(classes: Mapping[str, Metrics]) -> Iterator[Table]:
-    """IoU by class, one column a source and kind."""
+    """Values by class, one column a source and kind."""
     keys = list(classes)
     names = list(dict.fromkeys(name for row in classes.values() for name in row))
     for start in range(0, len(keys), CLASS_COLUMNS):
         part = keys[start : start + CLASS_COLUMNS]
-        shown = console.table("IoU by class", "class", *(key.removesuffix("/mIoU").replace("/", "\n") for key in part))
+        shown = console.table("by class (in percent)", "class", *(key.removesuffix("/mIoU").replace("/", "\n") for key in part))
         for name in names:
             shown.add_row(name, *(console.cell(classes[key].get(name)) for key in part))
         yield shown

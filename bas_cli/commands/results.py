@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bas_cli import console, options, progress
+from bas_cli import console, numbers, options, progress
 from bas_cli.options import Request
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stages.actions.run import Run
 
 Curves = Annotated[bool, typer.Option("--curves", help="The whole threshold curves, and precision and recall by class.")]
+Classes = Annotated[bool, typer.Option("--classes", help="IoU by class of every source too.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Score the outputs again instead of reading the manifests.")]
 
 SHOWN = tuple(step / 20 for step in range(1, 20))  # thresholds that have a row; the file has them all
@@ -32,20 +33,24 @@ def show_status(run: Run, names: Sequence[str] | None, as_json: bool) -> None:
     if as_json:
         console.document({"run": str(run.folder), "stages": rows})
     else:
-        console.status_table(rows)
+        console.status_table(rows, lambda metrics: numbers.headline(metrics, run.refined))
 
 
 def evaluate(
     run: options.RunDir = None,
     recompute: Recompute = False,
+    classes: Classes = False,
     curves: Curves = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """The numbers of every finished stage, in percent."""
-    from stages.actions.evaluate import collect, details
+    from stages.actions.evaluate import collect, details, outdated
 
     opened = options.open_run(Request(run=run))
+    late = [] if recompute else outdated(opened)
+    if late:
+        console.warn(f"eval.subset was another when {', '.join(late)} were scored: `bas eval --recompute` scores again")
     found = collect(opened, recompute, progress.reporter(quiet))
     if curves:
         _show_curves(details(opened), as_json)
@@ -55,7 +60,11 @@ def evaluate(
         return
     if not found.metrics:
         console.note("no stage of this run has finished yet: `bas status` says how far it is")
-    console.show(console.metric_tables(found.metrics, found.classes))
+    console.show(numbers.stage_tables(found.metrics, opened.refined))
+    if classes:
+        console.show(numbers.class_tables(found.classes))
+    elif found.classes and not quiet:
+        console.note("IoU by class: --classes; threshold curves, precision and recall: --curves")
 
 
 def _show_curves(details: Mapping[str, Any], as_json: bool) -> None:
