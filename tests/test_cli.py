@@ -121,7 +121,9 @@ def test_eval_can_score_again(bas: Command, run: Path):
     kept, again = (bas("eval", "--run", str(run), "--json", *more).json for more in ((), ("--recompute", "-q")))
     assert kept == again and kept["stages"]["seed_infer"]["train/bas/oracle/mIoU"] > 0
     chosen = ("--run", str(run), "--set", "eval.subset={few: [0, 1]}")
-    assert "fresh, kept" in bas("seed", "infer", *chosen).err  # a subset decides no result
+    said = bas("seed", "infer", *chosen).err.splitlines()
+    assert "fresh, kept" in said[-2]  # a subset decides no result
+    assert said[-1] == f"pictures in {run}: seed_infer/seeds.png"
     told = "warning: eval.subset was another when seed_infer were scored: `bas eval --recompute` scores again\n"
     late, few = (bas("eval", "--run", str(run), "--json", *more) for more in ((), ("--recompute", "-q")))
     assert late.err == told and late.json == kept and not few.err
