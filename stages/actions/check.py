@@ -92,7 +92,7 @@ def rehearse(sections: Sections, names: Sequence[str], runtime: Runtime) -> None
     Imports torch only where that can be: for a device or precision that is asked for, timm's trunks, and weights beyond
     the published ones that every call knows of.
     """
-    if runtime.config.device == "cuda" or runtime.config.precision == "16-mixed":
+    if names and (runtime.config.device == "cuda" or runtime.config.precision == "16-mixed"):
         _ = runtime.precision
     pairs = [(getattr(sections[name], "backbone", None), getattr(sections[name], "weights", "none")) for name in names]
     for trunk, weights in dict.fromkeys(pairs):
