@@ -1,4 +1,7 @@
-"""A run's numbers for people: keys `split/source/kind/metric` as a table a stage, a line a source, a column a kind."""
+"""A run's numbers for people: keys `split/source/kind/metric` as a table a stage, a line a source, a column a kind.
+
+Keys `split/loss…` are of trainings; of keys `split/source/kind` the value has no other name than its kind (`AP`).
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,17 @@ CLASS_COLUMNS = 6
 
 
 def by_source(metrics: Metrics) -> dict[str, Kinds]:
-    """Values by `split/source`, kind and metric; keys of other forms, as losses have, are left out."""
+    """Values by `split/source`, kind and metric; losses are left out."""
     found: dict[str, Kinds] = {}
     for key, value in metrics.items():
-        parts = key.split("/")
-        if len(parts) == 4:
-            split, source, kind, metric = parts
+        if not _is_loss(key):
+            split, source, kind, metric = (*key.split("/"), "", "")[:4]
             found.setdefault(f"{split}/{source}", {}).setdefault(kind, {})[metric] = value
     return found
+
+
+def _is_loss(key: str) -> bool:
+    return key.split("/")[1:2] == ["loss"]
 
 
 def headline(metrics: Metrics, refined: str) -> str:
@@ -34,7 +40,7 @@ def headline(metrics: Metrics, refined: str) -> str:
     name = next((name for name in sources if name.partition("/")[2] == refined), list(sources)[-1])
     metric = _metrics(sources[name])[0]
     values = ", ".join(f"{kind} {found[metric]:.1f}" for kind, found in sources[name].items() if metric in found)
-    return f"{name} {metric}: {values}"
+    return f"{name} {metric}".rstrip() + f": {values}"
 
 
 def _metrics(kinds: Kinds) -> list[str]:
@@ -45,7 +51,7 @@ def _metrics(kinds: Kinds) -> list[str]:
 
 def stage_tables(stages: Mapping[str, Metrics], refined: str) -> Iterator[Table]:
     """One table a stage that scored something, before it the stages that did not, with what they have."""
-    losses = {stage: {k: v for k, v in metrics.items() if k.count("/") != 3} for stage, metrics in stages.items()}
+    losses = {stage: {k: v for k, v in metrics.items() if _is_loss(k)} for stage, metrics in stages.items()}
     if any(losses.values()):
         yield _loss_table({stage: values for stage, values in losses.items() if values})
     for stage, metrics in stages.items():
@@ -66,7 +72,7 @@ def _source_table(stage: str, sources: Mapping[str, Kinds], refined: str) -> Tab
     kinds = list(dict.fromkeys(kind for found in sources.values() for kind in found))
     names = list(dict.fromkeys(name for found in sources.values() for name in _metrics(found)))
     at = " @ threshold" if any("threshold" in values for found in sources.values() for values in found.values()) else ""
-    shown = console.table(f"{stage}: {' / '.join(names)} in percent{at}", "source", *kinds)
+    shown = console.table(f"{stage}: " + f"{' / '.join(names)} in percent{at}".lstrip(), "source", *kinds)
     for source, found in sources.items():
         mark = "  (refined)" if len(sources) > 1 and source.partition("/")[2] == refined else ""
         shown.add_row(source + mark, *(_cell(found.get(kind, {}), names) for kind in kinds))

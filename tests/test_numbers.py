@@ -49,6 +49,13 @@ def test_shares_are_a_table_too():
     assert labels.title == "irn_labels: share in percent" and cells(labels) == [["train/labels"], ["14.1"], ["20.0"]]
 
 
+def test_values_that_have_no_name_but_their_kind():
+    found = {"train/instances/AP": 40.0, "train/instances/AP50": 60.0}
+    assert numbers.headline(found, "bas") == "train/instances: AP 40.0, AP50 60.0"
+    (table,) = numbers.stage_tables({"irn_instances": found}, "bas")
+    assert table.title == "irn_instances: in percent" and cells(table) == [["train/instances"], ["40.0"], ["60.0"]]
+
+
 def test_classes_have_columns_of_kinds():
     (table,) = numbers.class_tables({"train/bas/oracle/mIoU": {"cat": 50.04}, "train/bas/fixed/mIoU": {"dog": 1.0}})
     assert cells(table) == [["cat", "dog"], ["50.0", "–"], ["–", "1.0"]]
