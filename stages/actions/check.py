@@ -93,7 +93,7 @@ def rehearse(sections: Sections, names: Sequence[str], runtime: Runtime) -> None
     the published ones that every call knows of.
     """
     if names and (runtime.config.device == "cuda" or runtime.config.precision == "16-mixed"):
-        _ = runtime.precision
+        _ = runtime.device, runtime.precision
     pairs = [(getattr(sections[name], "backbone", None), getattr(sections[name], "weights", "none")) for name in names]
     for trunk, weights in dict.fromkeys(pairs):
         if trunk is not None:
