@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import ablation, analyse, exchange, pipeline, results
+from bas_cli.commands import ablation, analyse, exchange, pipeline, prediction, results
 from stages import __version__
 from stages.core import interrupt
 
@@ -25,6 +25,7 @@ looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond
 app.command("run", help=pipeline.RUN)(pipeline.run)
 app.command("status")(results.status)
 app.command("eval")(results.evaluate)
+app.command("predict")(prediction.predict)
 app.command("ablate", help=ablation.HELP)(ablation.ablate)
 app.add_typer(seed, name="seed")
 seed.command("train")(pipeline.of_stages("seed_train"))

@@ -28,6 +28,9 @@ class Config(Section):
         (1.0, 0.5, 0.75), description="Image scales, of which the maximum is taken.", min_length=1, gt=0
     )
     flip: bool = Field(True, description="Also run the mirror image and take the mean of both; the public recipe does not.")
+    tile: int = Field(
+        1024, description="Images with a longer side are seen in overlapping squares of this one; 0: always whole.", ge=0
+    )
     crf: bool = Field(True, description="Refine the predictions by a dense CRF, in worker processes.")
     crf_iterations: int = Field(10, description="Mean-field iterations of the CRF.", ge=1)
     smooth_width: float = Field(1.0, description="Width of the smoothness kernel, in pixels.", gt=0)
@@ -116,13 +119,13 @@ def _predict(net: Any, sample: Sample, config: Config, ctx: Context) -> None:
 
     from stages.core.files import write_atomic
     from stages.data.images import read_image, write_mask
-    from stages.formulas.segmentation import resize_logits
+    from stages.formulas.segmentation import labels_at
     from stages.nets.mmseg import network
 
     image = read_image(sample.image)
     with ctx.runtime.fabric.autocast():
-        logits = network.grid_logits(net, image, config.scales, config.flip)
-    labels = resize_logits(logits[None], image.shape[:2])[0].argmax(0).byte().cpu().numpy()
+        logits = network.tiled_logits(net, image, config.scales, config.flip, config.tile)
+    labels = labels_at(logits, image.shape[:2]).cpu().numpy()
     write_atomic(prediction_path(ctx.out, "plain", sample.id), lambda temporary: write_mask(temporary, labels))
     if config.crf:
         stored = logits.half().cpu().numpy()

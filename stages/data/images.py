@@ -86,6 +86,11 @@ def write_mask(path: Path, ids: Array) -> None:
     image.save(path, format="PNG", optimize=False, compress_level=4)
 
 
+def write_image(path: Path, image: Array) -> None:
+    """Write (H,W,3) uint8 RGB in the format that PATH's suffix names."""
+    Image.fromarray(image).save(path, quality=90)
+
+
 def palette() -> Array:
     """The 256 colours of the VOC devkit: bit b of the id, three at a time, sets bit 7-b of red, green, blue."""
     ids = np.arange(256)

@@ -31,12 +31,18 @@ def read_labels(root: Path, explicit: Path | None, ids: Sequence[str], classes: 
 
 
 def _from_text(path: Path, classes: Sequence[str]) -> Labels:
+    rows = read_lines(path)
+    return {name: tuple(sorted({_class_id(word, classes, path) for word in words})) for name, words in rows.items()}
+
+
+def read_lines(path: Path) -> dict[str, list[str]]:
+    """Lines `id class class …` as they are written. Raises StageError on a file that is no text."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StageError(f"Cannot read labels {path}", str(error), "Give an existing text file to --labels") from error
     rows = (line.split() for line in lines if line.strip())
-    return {row[0]: tuple(sorted({_class_id(name, classes, path) for name in row[1:]})) for row in rows}
+    return {row[0]: row[1:] for row in rows}
 
 
 def _class_id(name: str, classes: Sequence[str], path: Path) -> int:

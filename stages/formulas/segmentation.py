@@ -43,6 +43,20 @@ def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
     return nnf.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def labels_at(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """The class of largest logit at SIZE = (height, width): (C,h,w) → (height,width) uint8, of equal ones the first.
+
+    Classes are brought to SIZE one by one: a photograph of 24 megapixels takes .2 GB instead of 2.
+    """
+    best = resize_logits(logits[None, :1], size)[0, 0]
+    labels = torch.zeros(tuple(size), dtype=torch.uint8, device=logits.device)
+    for index in range(1, len(logits)):
+        plane = resize_logits(logits[None, index : index + 1], size)[0, 0]
+        labels[plane > best] = index
+        best = torch.maximum(best, plane)
+    return labels
+
+
 def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     """Labels (B,H,W) at SIZE by the pixel nearest to each new centre, as imaging libraries do it."""
     planes = nnf.interpolate(labels[:, None].float(), size=tuple(size), mode="nearest-exact")

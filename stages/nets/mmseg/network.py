@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stages.core.errors import StageError
 from stages.core.training import save_tensors
+from stages.formulas import tiles
 from stages.formulas.segmentation import multiscale_maximum
 from stages.nets.backbones import build
 from stages.nets.mmseg import head, losses, segmentor, trunk
@@ -103,6 +104,7 @@ def load(checkpoint: Path, device: torch.device | str) -> segmentor.MultiScaleEn
         spec = Network(**{key: _tuple(entry) for key, entry in value["meta"]["network"].items()})
         net = make(spec)
         net.load_state_dict(value["state_dict"])
+        net.classes = spec.classes
     except (OSError, KeyError, TypeError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise StageError(
@@ -116,6 +118,16 @@ def load(checkpoint: Path, device: torch.device | str) -> segmentor.MultiScaleEn
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def tiled_logits(net: segmentor.MultiScaleEncoderDecoder, image: Array, scales: Sequence[float], flip: bool, side: int) -> Tensor:
+    """As `grid_logits`, but an image with a side above SIDE pixels is seen in overlapping squares; SIDE 0: always whole."""
+    height, width = image.shape[:2]
+    if not side or max(height, width) <= side:
+        return grid_logits(net, image, scales, flip)
+    corner = grid_logits(net, image[: tiles.STEP, : tiles.STEP], (1.0,), False)
+    stride = tiles.STEP // corner.shape[-1]
+    return tiles.merged(height, width, side, stride, lambda rows, columns: grid_logits(net, image[rows, columns], scales, flip))
 
 
 @torch.inference_mode()

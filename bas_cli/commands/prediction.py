@@ -1,0 +1,80 @@
+"""The command that uses a trained network on new photographs: `bas predict`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bas_cli import console, options, progress
+from bas_cli.options import Request
+from stages.core.errors import StageError
+
+Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the masks, `<sub-folder>/<name>.png`.", show_default=False)]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", help="Image-level labels, lines `name class class …`: other classes are ruled out.", show_default=False
+    ),
+]
+Overlays = Annotated[bool, typer.Option("--overlays", help="Also overlays/: the masks over the photographs.")]
+Probabilities = Annotated[bool, typer.Option("--probabilities", help="Also probabilities/: .npz of every class, half precision.")]
+Crf = Annotated[bool, typer.Option("--crf", help="Refine by a dense CRF.")]
+Again = Annotated[bool, typer.Option("--force", help="Write over what the same network has written.")]
+
+
+def predict(
+    paths: Paths,
+    out: Out,
+    run: options.RunDir = None,
+    labels: Labels = None,
+    overlays: Overlays = False,
+    probabilities: Probabilities = False,
+    crf: Crf = False,
+    assignments: options.Set = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    force: Again = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Masks of new photographs by a run's segmentation network.
+
+    Goes on after an unreadable file, names it at the end and then exits with 2. Asked again with the same network and
+    settings, only what is missing or older than its photograph is made. Ids in the masks are the places in classes.txt.
+    """
+    from stages.actions import predict as prediction
+    from stages.actions.photographs import collect
+    from stages.data.labels import read_lines
+
+    chosen = options.open_run(Request(run=run, assignments=assignments or [], device=device, precision=precision))
+    config: Any = chosen.sections["segment_predict"]
+    predictor = prediction.Predictor(chosen.folder, config, chosen.runtime, crf)
+    photographs = collect(paths, out)
+    wanted = prediction.Wanted(out, overlays, probabilities, None if labels is None else read_lines(labels))
+    started = time.monotonic()
+    summary = prediction.predict(predictor, photographs, wanted, progress.reporter(quiet), force)
+    _tell(summary, out, time.monotonic() - started, as_json, quiet)
+
+
+def _tell(summary: Any, out: Path, seconds: float, as_json: bool, quiet: bool) -> None:
+    """What came of it. Raises StageError where files could not be predicted."""
+    rate = summary.written / max(seconds, 1e-9)
+    if as_json:
+        counts = {"written": summary.written, "kept": summary.kept, "bad": summary.bad}
+        console.document({"out": str(out), **counts, "seconds": round(seconds, 2), "images_per_second": round(rate, 2)})
+    elif not quiet:
+        kept = f", {summary.kept} kept" if summary.kept else ""
+        console.note(f"{summary.written} masks written to {out}{kept}: {rate:.1f} images a second")
+    for path, why in summary.bad.items():
+        console.warn(why if path in why else f"{path}: {why}")
+    if summary.bad:
+        total = summary.written + summary.kept + len(summary.bad)
+        raise StageError(
+            f"{len(summary.bad)} of {total} photographs could not be predicted",
+            "they are named above",
+            "Mend them, and ask again: the others are kept",
+        )
