@@ -15,6 +15,7 @@ from PIL import Image
 from stages.actions.photographs import Photograph, collect
 from stages.actions.predict import Predictor
 from stages.core.errors import StageError
+from stages.data.detections import mask_of
 from stages.data.images import read_image, read_mask
 from stages.formulas.segmentation import resize_logits
 from stages.nets.mmseg import network
@@ -144,12 +145,27 @@ def test_the_command_writes_masks_overlays_probabilities_and_goes_on(bas: Comman
     mask = read_mask(tmp_path / "out/sub/b.png")
     assert mask.shape == (100, 72)
     with np.load(tmp_path / "out/probabilities/sub/b.npz") as stored:
-        assert np.array_equal(stored["probabilities"].argmax(0), mask) and tuple(stored["classes"]) == CLASSES
+        assert (stored["probabilities"].argmax(0) == mask).mean() > 0.99  # half precision: a few are equal
+        assert tuple(stored["classes"]) == CLASSES
     assert read_image(tmp_path / "out/overlays/a.jpg").shape == (40, 56, 3)
     (tmp_path / "in/broken.jpg").unlink()
     (tmp_path / "out/sub/b.png").unlink()
     again = bas(*words, "--json").json
     assert (again["written"], again["kept"], again["bad"]) == (1, 1, {})
+
+
+def test_coco_masks_are_those_of_the_pngs(bas: Command, run: Path, tmp_path: Path) -> None:
+    photograph(tmp_path / "in/a.jpg")
+    photograph(tmp_path / "in/sub/b.png", 100, 72)
+    assert bas("predict", "in", "--out", "out", "--run", str(run), "--coco", "-q").code == 0
+    document = json.loads((tmp_path / "out/coco.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == ["a.jpg", "sub/b.png"]
+    assert [entry["name"] for entry in document["categories"]] == ["cat", "dog"]
+    drawn = {1: np.zeros((40, 56), np.uint8), 2: np.zeros((100, 72), np.uint8)}
+    for found in document["annotations"]:
+        drawn[found["image_id"]][mask_of(found)] = found["category_id"]
+    assert np.array_equal(drawn[1], read_mask(tmp_path / "out/a.png"))
+    assert np.array_equal(drawn[2], read_mask(tmp_path / "out/sub/b.png")) and drawn[2].any()
 
 
 def test_other_settings_and_younger_photographs_are_predicted_anew(bas: Command, run: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ Labels = Annotated[
 ]
 Overlays = Annotated[bool, typer.Option("--overlays", help="Also overlays/: the masks over the photographs.")]
 Probabilities = Annotated[bool, typer.Option("--probabilities", help="Also probabilities/: .npz of every class, half precision.")]
+Coco = Annotated[bool, typer.Option("--coco", help="Also coco.json: all masks as COCO's run-length codes.")]
 Crf = Annotated[bool, typer.Option("--crf", help="Refine by a dense CRF.")]
 Again = Annotated[bool, typer.Option("--force", help="Write over what the same network has written.")]
 
@@ -33,6 +34,7 @@ def predict(
     labels: Labels = None,
     overlays: Overlays = False,
     probabilities: Probabilities = False,
+    coco: Coco = False,
     crf: Crf = False,
     assignments: options.Set = None,
     device: options.Device = None,
@@ -57,6 +59,8 @@ def predict(
     wanted = prediction.Wanted(out, overlays, probabilities, None if labels is None else read_lines(labels))
     started = time.monotonic()
     summary = prediction.predict(predictor, photographs, wanted, progress.reporter(quiet), force)
+    if coco:
+        prediction.write_coco(photographs, predictor.classes, out, progress.reporter(quiet))
     _tell(summary, out, time.monotonic() - started, as_json, quiet)
 
 

@@ -19,7 +19,7 @@ from stages.core import interrupt
 from stages.core import stage as contract
 from stages.core.config import validate
 from stages.core.errors import StageError
-from stages.core.files import digest, read_json, sha256, write_atomic, write_json
+from stages.core.files import digest, read_json, sha256, write_atomic, write_json, write_text
 from stages.core.runtime import Config as RuntimeConfig
 from stages.core.runtime import Runtime
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT = Path("segment_train/network.pth")  # in a run's folder
 RECORD = "predict.json"  # in the folder of predictions: what they were made with
+COCO = "coco.json"  # likewise: all masks in one document
+RULED_OUT = -1e9  # logit of a class that is known to be absent: its probability is 0, and finite values can be interpolated
 MASKS, OVERLAYS, PROBABILITIES = "", "overlays", "probabilities"  # sub-folders
 
 
@@ -46,14 +48,12 @@ class Prediction:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Of every class and pixel (C,H,W), half precision: after the dense CRF where there was one."""
-        import numpy as np
-
+        """Of every class and pixel (C,H,W): after the dense CRF where there was one."""
         from stages.formulas.segmentation import resize_logits
 
         if self._refined is not None:
-            return self._refined.astype(np.float16)
-        return resize_logits(self._logits[None].cpu(), self.labels.shape)[0].softmax(0).half().numpy()
+            return self._refined
+        return resize_logits(self._logits[None].cpu(), self.labels.shape)[0].softmax(0).numpy()
 
     def found(self) -> dict[str, float]:
         """Share of the photograph that each class found covers, background left out."""
@@ -112,7 +112,7 @@ class Predictor:
             logits = network.tiled_logits(self.net, pixels, config.scales, config.flip, config.tile)
         if present is not None:
             absent = torch.tensor(self._absent(present), dtype=torch.long, device=logits.device)
-            logits = logits.index_fill(0, absent, -float("inf"))
+            logits = logits.index_fill(0, absent, RULED_OUT)
         if not self.crf:
             return Prediction(labels_at(logits, pixels.shape[:2]).cpu().numpy(), self.classes, logits)
         unary = resize_logits(logits[None].cpu(), pixels.shape[:2])[0].softmax(0).numpy()
@@ -231,9 +231,42 @@ def _write(predictor: Predictor, photograph: Photograph, wanted: Wanted) -> None
         picture = overlay(image, prediction.labels)
         write_atomic(files[OVERLAYS], lambda temporary: write_image(temporary, picture))
     if PROBABILITIES in files:
-        arrays: dict[str, Any] = {"probabilities": prediction.probabilities, "classes": np.array(prediction.classes)}
+        arrays: dict[str, Any] = {
+            "probabilities": prediction.probabilities.astype(np.float16),
+            "classes": np.array(prediction.classes),
+        }
         write_atomic(files[PROBABILITIES], lambda temporary: np.savez_compressed(temporary, **arrays))
     write_atomic(files[MASKS], lambda temporary: write_mask(temporary, prediction.labels))
+
+
+def write_coco(photographs: Sequence[Photograph], classes: Sequence[str], out: Path, reporter: contract.Reporter) -> Path:
+    """Write the masks of OUT as one COCO document: of each photograph one run-length coded annotation a class found."""
+    import json
+
+    from stages.data import detections
+
+    records = []
+    with reporter.track("writing coco.json", len(photographs)) as meter:
+        for photograph in photographs:
+            mask = photograph.output(out, ".png")
+            records += [_record(photograph, mask)] if mask.exists() else []
+            meter.advance()
+    document = detections.document(records, classes[1:])
+    write_text(out / COCO, json.dumps(document, ensure_ascii=False) + "\n")
+    return out / COCO
+
+
+def _record(photograph: Photograph, mask: Path) -> dict[str, Any]:
+    """What COCO's document says of one photograph; background has no annotation."""
+    import numpy as np
+
+    from stages.data import detections
+    from stages.data.images import read_mask
+
+    labels = read_mask(mask)
+    found = [detections.annotation(labels == index, int(index)) for index in np.unique(labels) if index]
+    name = photograph.name.with_name(photograph.path.name).as_posix()
+    return {"file_name": name, "width": labels.shape[1], "height": labels.shape[0], "annotations": found}
 
 
 def _present(photograph: Photograph, wanted: Wanted) -> Sequence[str] | None:
