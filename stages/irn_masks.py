@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stages.core.config import Field, Section
+from stages.core.config import Field
+from stages.core.kernels import LabelCrf
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
@@ -21,10 +23,11 @@ NEEDS = ("seed_infer", "irn_train")
 SHARED = ("refine.seed", "refine.power")
 READS = ("train", "score")
 SHOWN = 10  # images on the contact sheet
+CONFIDENCE, CONFIDENT = "confidence.json", "confidence"  # of all images, and the name of the note in each one's picture
 
 
-class Config(Section):
-    """How seeds spread and where background begins; the defaults made the published numbers."""
+class Config(LabelCrf):
+    """How seeds spread, where background begins, and a dense CRF after it; the defaults made the published numbers."""
 
     fixed: float = Field(
         0.22, description="Background threshold of the masks, on walked maps divided by their maximum.", gt=0, lt=1
@@ -36,31 +39,52 @@ class Config(Section):
         "chebyshev", description="chebyshev: an expansion, error 1e-5; exact: every step."
     )
     pad: int = Field(0, description="Pad smaller images to this square before the network; the public code takes 512.", ge=0)
+    crf: bool = Field(False, description="Refine the masks by a dense CRF after the walk, in worker processes.")
     channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
 
 
 def run(config: Config, ctx: Context) -> Outputs:
-    """Write one mask an image, then score them where true masks are there."""
-    from stages.core import sharding
+    """Write one mask an image and how sure it is, then score them where true masks are there."""
+    from stages.core import processes, sharding
+    from stages.core.files import write_json
     from stages.nets import irn
 
     net = ctx.runtime.place(irn.load(ctx.input("irn_train") / "network.safetensors").eval(), config.channels_last)
     samples = ctx.dataset.split("train")
     scored = {sample.id for sample in ctx.dataset.split("score")}
     sharding.each(
-        samples, lambda s: mask_path(ctx.out, s.id), lambda s: _mask(net, s, s.id in scored, config, ctx), "random walk", ctx
+        samples,
+        lambda s: walk_path(ctx.out, s.id, config),
+        lambda s: _mask(net, s, s.id in scored, config, ctx),
+        "random walk",
+        ctx,
     )
+    if config.crf:
+        preload = ["stages.data.images", "stages.formulas.crf", __name__]
+        processes.each(samples, lambda s: mask_path(ctx.out, s.id), Smooth(config, ctx.out), "dense CRF of masks", ctx, preload)
+    write_json(ctx.out / CONFIDENCE, {s.id: _confidence(confidence_path(ctx.out, s.id)) for s in samples})
     scores = score(config, ctx)
     _sheet(net, config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
-    files = [mask_path(Path(), sample.id) for sample in samples]
+    files = [path(Path(), sample.id) for path in (mask_path, confidence_path) for sample in samples]
+    files += [walk_path(Path(), sample.id, config) for sample in samples if config.crf]
     files += [walked_path(Path(), sample.id) for sample in samples if sample.id in scored]
     notes = {"images": len(samples), "seed": ctx.shared["refine"].seed, "threshold": "fixed"}
-    return Outputs([*files, Path("masks.png")], scores.metrics, scores.classes, notes)
+    return Outputs([*files, Path(CONFIDENCE), Path("masks.png")], scores.metrics, scores.classes, notes)
 
 
 def mask_path(folder: Path, image_id: str) -> Path:
     """Where the pseudo mask of an image lies."""
     return folder / "masks" / f"{image_id}.png"
+
+
+def walk_path(folder: Path, image_id: str, config: Config) -> Path:
+    """Where the mask of an image lies as the walk gives it, before the CRF if there is one."""
+    return folder / "plain" / f"{image_id}.png" if config.crf else mask_path(folder, image_id)
+
+
+def confidence_path(folder: Path, image_id: str) -> Path:
+    """Where the confidence of an image's pixels lies: 8 bits on the stride-4 grid, 255 = sure; its text tells the image's."""
+    return folder / "confidence" / f"{image_id}.png"
 
 
 def walked_path(folder: Path, image_id: str) -> Path:
@@ -74,8 +98,8 @@ def _mask(net: Irn, sample: Sample, keep: bool, config: Config, ctx: Context) ->
     import torch
 
     from stages.core.files import write_atomic
-    from stages.data.images import read_image, write_mask
-    from stages.formulas import seeds
+    from stages.data.images import read_image, write_grey, write_mask
+    from stages.formulas import confidence, seeds
 
     image = read_image(sample.image)
     walked, classes = _walk(net, image, sample, config, ctx)
@@ -84,9 +108,41 @@ def _mask(net: Irn, sample: Sample, keep: bool, config: Config, ctx: Context) ->
         arrays: dict[str, Any] = {"classes": classes, "maps": rounded, "size": np.array(image.shape[:2])}
         write_atomic(walked_path(ctx.out, sample.id), lambda temporary: np.savez(temporary, **arrays))
     # the maps that are stored decide, so that scoring them again gives these masks
-    full = seeds.upsample_walked(torch.from_numpy(rounded).float(), image.shape[:2])
-    mask = seeds.label(full, config.fixed, classes.tolist()).numpy()
-    write_atomic(mask_path(ctx.out, sample.id), lambda temporary: write_mask(temporary, mask))
+    stored = torch.from_numpy(rounded).float()
+    maps = confidence.normalised(stored)
+    sure = (255 * confidence.margins(maps, config.fixed)).round().byte().numpy()
+    note = {CONFIDENT: f"{confidence.stability(maps, config.fixed):.4f}"}
+    write_atomic(confidence_path(ctx.out, sample.id), lambda temporary: write_grey(temporary, sure, note))
+    mask = seeds.label(seeds.upsample_walked(stored, image.shape[:2]), config.fixed, classes.tolist()).numpy()
+    write_atomic(walk_path(ctx.out, sample.id, config), lambda temporary: write_mask(temporary, mask))
+
+
+def _confidence(path: Path) -> float:
+    """How sure the mask of an image is, as `_mask` noted it."""
+    from stages.data.images import read_note
+
+    return float(read_note(path, CONFIDENT))
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """What a worker process needs to refine the mask of an image by a dense CRF."""
+
+    config: Config
+    out: Path
+
+    def __call__(self, sample: Sample) -> None:
+        """The walk's mask → dense CRF → the mask."""
+        from stages.core.files import write_atomic
+        from stages.data.images import read_image, read_mask, write_mask
+        from stages.formulas import crf
+
+        plain, kernels = (
+            read_mask(walk_path(self.out, sample.id, self.config)),
+            crf.Kernels.of(self.config, self.config.iterations),
+        )
+        mask = crf.refine_masks(read_image(sample.image), [plain], sample.labels, kernels, self.config.certainty)[0]
+        write_atomic(mask_path(self.out, sample.id), lambda temporary: write_mask(temporary, mask))
 
 
 def _walk(net: Irn, image: Array, sample: Sample, config: Config, ctx: Context) -> tuple[Tensor, np.ndarray]:
@@ -113,25 +169,31 @@ def _edge(net: Irn, image: Array, config: Config, ctx: Context) -> Tensor:
 
 
 def score(config: Config, ctx: Context) -> Scores:
-    """mIoU of the masks with the oracle and the fixed background threshold, on the scored list; nothing without true masks."""
+    """mIoU of the masks with the oracle and the fixed background threshold, and after the CRF; nothing without true masks."""
     import numpy as np
     import torch
 
     from stages.data import scoring
-    from stages.formulas import seeds
+    from stages.data.images import read_mask
+    from stages.formulas import metrics, seeds
 
     scores = scoring.Scores()
     pairs = scoring.with_truth(ctx.dataset, "score", ctx.log)
     if pairs is None:
         return scores
     count = scoring.MapScores(ctx.dataset, ctx.shared["eval"].subset or {}, config.fixed)
+    smooth = np.zeros((len(ctx.dataset.classes) + 1,) * 2, dtype=np.int64)
     with ctx.track("scoring masks", len(pairs)) as meter:
         for sample, truth in pairs:
             with np.load(walked_path(ctx.out, sample.id), allow_pickle=False) as stored:
                 maps, classes = torch.from_numpy(stored["maps"]).float(), stored["classes"].tolist()
             count.add(sample.id, truth, seeds.upsample_walked(maps, truth.shape).numpy(), classes, None)
+            if config.crf:
+                smooth += metrics.confusion(truth, read_mask(mask_path(ctx.out, sample.id)), len(smooth))
             meter.advance()
     count.enter(scores, "train/masks")
+    if config.crf:
+        scores.add("train/masks/crf", smooth, ctx.dataset.classes, ctx.shared["eval"].subset or {})
     scoring.keep(ctx.out, "train", {"masks": count})
     return scores
 

@@ -159,15 +159,10 @@ def _thresholds(net: BasNet, image: Array, seed: Seed, config: Config, ctx: Cont
     import torch
 
     from stages.data import seedfile
-    from stages.data.images import resize
-    from stages.data.transforms import normalise
-    from stages.formulas import seeds, thresholds
-    from stages.nets import hoisted
+    from stages.formulas import thresholds
+    from stages.nets import judge as judges
 
-    height, width = seeds.scaled_size(image.shape[0], image.shape[1], config.judge_scale)
-    view = resize(image, height, width)
-    features = net.extractor(ctx.runtime.place(normalise(view)[None], channels_last=True))
-    judge = hoisted.Evaluator(net.evaluator, features)
+    judge = judges.of_image(net, image, config.judge_scale, ctx.runtime)
     maps = torch.cat([seedfile.full_maps(seed, source, ctx.runtime.device) for source in config.sources])
     classes = torch.from_numpy(seed.classes).to(ctx.runtime.device).repeat(len(config.sources))
     at_once = ctx.runtime.masks_at_once

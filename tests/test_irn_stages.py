@@ -17,10 +17,11 @@ from conftest import Counter, blurred_seeds, random_seed_network, stage_context
 from stages import irn_labels, irn_masks, irn_train
 from stages.core import training
 from stages.core.errors import StageError
+from stages.core.files import read_json
 from stages.core.stage import Context
 from stages.data import seedfile, views
-from stages.data.images import read_mask
-from stages.formulas import metrics
+from stages.data.images import read_grey, read_image, read_mask
+from stages.formulas import confidence, crf, metrics
 from stages.nets import irn
 
 TRAIN = irn_train.Config(backbone="tiny", weights="seed", crop=80, batch=2, epochs=4, radius=5, centre_images=2)
@@ -219,3 +220,39 @@ def test_image_and_labels_are_rescaled_alike() -> None:
     bigger, marks = views.rescale(image, labels, 1.5)
     assert bigger.shape == (15, 30, 3)
     np.testing.assert_array_equal(bigger[..., 0] > 127, marks == 1)
+
+
+def test_confidence_of_pixels_is_the_distance_to_another_label() -> None:
+    """Alone: .9 and .3 of a threshold of .2; beside a runner-up of .6; below the threshold."""
+    maps = torch.tensor([[[0.9, 0.3, 0.9, 0.05]], [[0.0, 0.1, 0.6, 0.1]]])
+    found = confidence.margins(maps, 0.2)
+    np.testing.assert_allclose(found, [[0.7 / 0.8, 0.1 / 0.8, 0.3 / 0.8, 0.1 / 0.2]], rtol=1e-5)
+    assert confidence.margins(maps[:1], 0.2)[0, 2] == pytest.approx(0.7 / 0.8)
+
+
+def test_confidence_of_an_image_is_how_little_its_mask_hangs_on_the_threshold() -> None:
+    maps = torch.tensor([[[0.9, 0.28, 0.22, 0.0]], [[0.0, 0.0, 0.0, 0.4]]])
+    assert confidence.stability(maps, 0.25, 0.05) == pytest.approx((1 / 3 + 1) / 2)
+    assert confidence.stability(maps[:1], 0.25, 0.05) == pytest.approx(1 / 3)
+    assert confidence.stability(torch.zeros(1, 2, 2), 0.25, 0.05) == 0
+    np.testing.assert_allclose(confidence.normalised(3 * maps), maps / 0.9)
+
+
+def test_masks_after_a_crf_and_how_sure_they_are(labelled: Path, folder: Path) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    irn_train.run(TRAIN, context(folder, "irn_train"))
+    ctx, config = context(folder, "irn_masks"), irn_masks.Config(exp_times=2, crf=True)
+    outputs = irn_masks.run(config, ctx)
+    told, matrix = read_json(ctx.out / "confidence.json"), np.zeros((6, 6), np.int64)
+    assert set(map(str, outputs.files)) >= {"confidence.json", "masks.png"} and len(list(outputs.files)) == 6 * 4 + 2
+    for sample in ctx.dataset.split("train"):
+        plain, mask = map(read_mask, (irn_masks.walk_path(ctx.out, sample.id, config), irn_masks.mask_path(ctx.out, sample.id)))
+        after = crf.refine_masks(read_image(sample.image), [plain], sample.labels)[0]
+        np.testing.assert_array_equal(mask, after)
+        matrix += metrics.confusion(read_mask(ctx.dataset.mask(sample)), mask, 6)
+        sure = read_grey(irn_masks.confidence_path(ctx.out, sample.id))
+        assert sure.shape == (20, 20) and sure.dtype == np.uint8 and sure.max() == 255
+        assert 0 <= told[sample.id] <= 1
+    assert outputs.metrics["train/masks/crf/mIoU"] == round(100 * metrics.miou(matrix), 2)
+    (ctx.out / "masks" / f"{sample.id}.png").unlink()
+    assert irn_masks.run(config, context(folder, "irn_masks", workers=2)).metrics == outputs.metrics

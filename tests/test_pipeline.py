@@ -31,11 +31,13 @@ RECIPE = {
     "irn_labels": {"iterations": 2},
     "irn_train": {"crop": 48, "radius": 5, "batch": 4, "epochs": 4, "centre_images": 2},
     "irn_masks": {"exp_times": 2},
+    "mask_choice": {"images": 6, "iterations": 2},
     "segment_train": {"steps": 12, "batch": 4, "crop": 48},
     "segment_predict": {"scales": [1.0], "crf_iterations": 2},
 }
 MAPS = [f"train/{source}/{kind}" for source in ("bas", "cam", "sum") for kind in ("oracle", "fixed", "image-specific")]
 MASKS = ["train/masks/oracle", "train/masks/fixed"]
+CHOICE = ["train/choice/masks", *(f"train/compared/{kind}" for kind in ("masks", "seeds", "better"))]
 VAL = ["val/network/plain", "val/network/crf"]
 
 
@@ -96,7 +98,7 @@ def test_the_keys_of_eval(home: Path):
     document = call(home, "eval", "--json").json
     assert set(document) == {"stages", "classes"} and list(document["stages"]) == list(PIPELINE)
     stages = document["stages"]
-    scored = {"seed_infer": MAPS, "irn_masks": MASKS, "mask_choice": ["train/choice/masks"], "segment_predict": VAL}
+    scored = {"seed_infer": MAPS, "irn_masks": MASKS, "mask_choice": CHOICE, "segment_predict": VAL}
     for name, keys in scored.items():
         expected = {f"{key}/{metric}" for key in keys for metric in ("mIoU", "mIoU-2")}
         assert {key for key in stages[name] if "mIoU" in key.split("/")[-1]} == expected

@@ -32,8 +32,9 @@ class RefineConfig(Section):
 
     seed: str = Field("sum", description="Which of seed_infer.sources IRN reads; the same are scored.")
     power: float = Field(1.5, description="Exponent on the seeds before the walk.", gt=0)
-    keep: Literal["masks", "seeds"] = Field(
-        "masks", description="What the segmentation network learns from: masks (refined) or seeds."
+    keep: Literal["masks", "seeds", "better"] = Field(
+        "masks",
+        description="What the segmentation network learns from: masks (refined), seeds, or of both what looks better.",
     )
 
 

@@ -23,6 +23,8 @@ CRF, CRF_LABEL = 8.5e-7, 3.2e-7  # .20 s with 3 labels at 384 x 288, .84 s with 
 WALK = {"chebyshev": 2.1e-7, "exact": 7.5e-7}  # .040 and .140 s at 500 x 375
 GROUPS, FOLLOW = 4.0, 1e-9  # channels a class of instances has; a step along the displacements
 LINK = 1e-3  # to take a file over
+SEED_MASK = 3e-7  # to cut a seed into a mask, a pixel
+SHARED_LATTICE = 1.5  # two masks of an image through one dense CRF, beside one mask
 GPU = 50.0  # times two cores: not measured
 # Trunks: seconds and activations beside MobileNetV2's, MB of weights; one that is not here, as timm's, counts as the last.
 TRUNKS = {
@@ -36,7 +38,7 @@ OTHER = TRUNKS["resnet50"]
 # MB: of a process with torch, of one that runs the CRF; of activations a pixel, kept for the backward pass or not.
 PROCESS, WORKER, KEPT, PASSING = 600.0, 350.0, 1.7e-3, 2.7e-3
 # MB on disk a pixel of an image: a seed's maps (a class and pixel seen), labels, masks, walked maps, waiting logits (a class).
-SEED, LABEL, MASK, WALKED, LOGIT = 1.1e-8, 4.9e-8, 2.2e-8, 1.8e-7, 3.1e-8
+SEED, LABEL, MASK, WALKED, LOGIT, CONFIDENCE = 1.1e-8, 4.9e-8, 2.2e-8, 1.8e-7, 3.1e-8, 2.5e-8
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,10 @@ def _irn_masks(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Co
     network = 2 * max(data.pixels, config.pad**2) * INFERENCE * slow / machine.speed
     longer = 2.0 ** (config.exp_times - 8)
     walk = data.pixels * WALK[config.method] * (longer if config.method == "exact" else longer**0.5)
-    disk = data.images["train"] * data.pixels * MASK + data.images["score"] * data.pixels * WALKED
-    return Cost(data.images["train"] * (network + walk), PROCESS + 2 * data.pixels * PASSING, disk)
+    images, masks = data.images["train"], 1 + config.crf
+    disk = images * data.pixels * (masks * MASK + CONFIDENCE) + data.images["score"] * data.pixels * WALKED
+    smooth = _crf(images, data, data.present + 1, config.iterations, machine) if config.crf else 0.0
+    return Cost(images * (network + walk) + smooth, PROCESS + 2 * data.pixels * PASSING, disk)
 
 
 def _irn_instances(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
@@ -140,7 +144,14 @@ def _irn_instances(sections: Mapping[str, Any], data: Facts, machine: Machine) -
 
 
 def _mask_choice(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
-    return Cost(data.images["train"] * LINK, PROCESS, 0.0)
+    config, slow = sections["mask_choice"], TRUNKS.get(sections["seed_train"].backbone, OTHER)[0]
+    keep, images = sections["refine"].keep, data.images["train"]
+    compared = images if keep == "better" else min(config.images, images)
+    seeds = compared if keep == "masks" else images
+    judged = data.pixels * config.judge_scale**2 * (INFERENCE + 2 * data.present * THRESHOLD) * slow / machine.speed
+    smooth = SHARED_LATTICE * _crf(compared, data, data.present + 1, config.iterations, machine)
+    seconds = images * LINK + compared * judged + smooth + seeds * data.pixels * SEED_MASK
+    return Cost(seconds, PROCESS + machine.workers * WORKER, seeds * data.pixels * MASK)
 
 
 def _segment_train(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from stages.core.errors import StageError
 
@@ -89,6 +91,23 @@ def write_mask(path: Path, ids: Array) -> None:
 def write_image(path: Path, image: Array) -> None:
     """Write (H,W,3) uint8 RGB in the format that PATH's suffix names."""
     Image.fromarray(image).save(path, quality=90)
+
+
+def write_grey(path: Path, values: Array, notes: Mapping[str, str]) -> None:
+    """Write (H,W) values of 8 bits as a grey PNG that carries NOTES, texts by name."""
+    info = PngInfo()
+    for name, text in notes.items():
+        info.add_text(name, text)
+    Image.fromarray(values).save(path, format="PNG", pnginfo=info)
+
+
+def read_note(path: Path, name: str) -> str:
+    """The text NAME that `write_grey` put into a PNG. Raises StageError where there is none."""
+    try:
+        with Image.open(path) as image:
+            return str(image.info[name])
+    except (*DAMAGE, KeyError) as error:
+        raise _unreadable("the notes of", path, error) from error
 
 
 def palette() -> Array:

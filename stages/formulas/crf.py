@@ -111,3 +111,22 @@ def combine(
     """
     ids = np.concatenate([[0], np.asarray(classes, dtype=np.int64) + 1]).astype(np.uint8)
     return np.where(fg > 0, ids[fg], np.where(bg == 0, 0, VOID)).astype(np.uint8)
+
+
+def refine_masks(
+    image: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.uint8]],
+    classes: Sequence[int],
+    kernels: Kernels = SEED_KERNELS,
+    certainty: float = SEED_CERTAINTY,
+) -> list[NDArray[np.uint8]]:
+    """Masks (H,W) of background 0 and class ids + 1, each after a dense CRF that takes it for right with CERTAINTY.
+
+    CLASSES: the 0-based ids that the masks may hold. The masks share one lattice. Raises StageError when pydensecrf is not
+    installed.
+    """
+    ids = np.array([0, *(index + 1 for index in classes)], dtype=np.uint8)
+    places = np.zeros(256, dtype=np.int64)
+    places[ids] = np.arange(len(ids))
+    posteriors = refine_labels(image, [places[mask] for mask in masks], len(ids), kernels, certainty)
+    return [ids[posterior.argmax(0)] for posterior in posteriors]
