@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import ablation, analyse, exchange, pipeline, prediction, results
+from bas_cli.commands import ablation, analyse, exchange, masks, pipeline, prediction, results
 from stages import __version__
 from stages.core import interrupt
 
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=M
 seed = typer.Typer(no_args_is_help=True, help="The BAS seed network and its localization maps.")
 refine = typer.Typer(no_args_is_help=True, help="From seeds to pseudo masks with IRN.")
 segment = typer.Typer(no_args_is_help=True, help="The segmentation network.")
+corrected = typer.Typer(no_args_is_help=True, help="Pseudo masks to an editor and back, corrected by hand.")
 looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond its scores.")
 
 app.command("run", help=pipeline.RUN)(pipeline.run)
@@ -37,6 +38,9 @@ app.add_typer(refine, name="refine")
 refine.command("irn")(pipeline.of_stages("irn_labels", "irn_train", "irn_masks"))
 refine.command("choose")(pipeline.of_stages("mask_choice"))
 refine.command("instances")(pipeline.of_stages("irn_instances"))
+app.add_typer(corrected, name="masks")
+corrected.command("export")(masks.give)
+corrected.command("import")(masks.take)
 app.add_typer(segment, name="segment")
 segment.command("train")(pipeline.of_stages("segment_train"))
 segment.command("predict")(pipeline.of_stages("segment_predict"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.core.config import Field, Section
-from stages.core.errors import StageError
+from stages.core.errors import StageError, raise_first
 from stages.core.stage import Context, Outputs
 from stages.data import sources
 
@@ -128,9 +128,7 @@ def run(config: Config, ctx: Context) -> Outputs:
             except StageError as fault:
                 faults.append(fault)
             meter.advance()
-    if faults:
-        count = f"{len(faults)} of {len(samples)} images cannot be imported, this is the first"
-        raise StageError(faults[0].what, f"{faults[0].why}; {count}", faults[0].todo)
+    raise_first(faults, len(samples))
     for key, meaning in COUNTED.items():
         if taking.noticed[key]:
             ctx.log.warning("%s: %d %s", ctx.name, taking.noticed[key], meaning)

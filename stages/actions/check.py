@@ -76,13 +76,15 @@ def _maps(sections: Sections) -> None:
 
 
 def _imports(name: str, sections: Sections, folder: Path) -> None:
-    """Raise StageError where a stage reads imported maps that are not there: they may be a misspelt source."""
+    """Raise StageError where a stage reads an import that is not there: maps may be a misspelt source."""
     for need in contract.needs(stage_module(name), sections[name]):
-        if need.startswith(contract.IMPORTS) and contract.read_manifest(folder / need) is None:
-            source = Path(need).name
-            right = sources.meant(source, [path.name for path in (folder / contract.IMPORTS).glob("*")])
+        command = contract.brought(need)
+        if command is not None and contract.read_manifest(folder / need) is None:
+            source, kind = Path(need).name, Path(need).parent
+            there = [path.name for path in (folder / kind).glob("*")]
+            right = sources.meant(source, there) if str(kind) == contract.IMPORTS else None
             question = f"Did you mean '{right}'? To import '{source}': " if right else ""
-            todo = f"{question}Run `bas seed import DIR --name {source}` first"
+            todo = f"{question}Run `bas {command}` first"
             raise StageError(f"Cannot run {name}", f"its input {need} is not there in {folder}", todo)
 
 

@@ -131,7 +131,7 @@ class Run:
 
     def wanted(self, name: str, still: Still | None = None) -> dict[str, Any]:
         """The fingerprint that the stage's result should have now; of an import, whose folder may be gone, what can be known."""
-        if name.startswith(contract.IMPORTS):
+        if contract.brought(name):
             split = {"train": (still or self.dataset).digest("train", self.hashes)}
             return {**contract.begun_with(self.folder / name), "data": split}
         return contract.fingerprint(stage_module(name), self.sections, still or self.dataset, self.folder, self.hashes)
@@ -161,7 +161,7 @@ class Run:
         behind: dict[str, str] = {}
         still = still or Still(lambda: self.dataset)
         needs = {name: contract.needs(stage_module(name), self.sections[name]) for name in self.stages()}
-        imports = {need: () for names in needs.values() for need in names if need.startswith(contract.IMPORTS)}
+        imports = {need: () for names in needs.values() for need in names if contract.brought(need)}
         for name, needed in (imports | needs).items():
             row = self._row(name, still)
             waiting = next((need for need in needed if need in behind), None)
@@ -222,8 +222,8 @@ class Run:
             warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
         for need in contract.needs(stage_module(name), self.sections[name]):
             if need in rows and rows[need].state == "stale":
-                imported = need.startswith(contract.IMPORTS)
-                remedy = f"Run `bas seed import DIR --name {Path(need).name}` again" if imported else "`bas run` makes both anew"
+                command = contract.brought(need)
+                remedy = f"Run `bas {command}` again" if command else "`bas run` makes both anew"
                 warnings.append(f"{name} reads {need}, which is stale: {rows[need].why}. {remedy}")
         for warning in warnings:
             log.warning(warning)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class StageError(Exception):
     """A fault that the user can mend: what happened, why, and what to do next, in one line.
@@ -16,3 +18,10 @@ class StageError(Exception):
     def __reduce__(self) -> tuple[type[StageError], tuple[str, str, str]]:
         """Survive the way back from a worker process."""
         return type(self), (self.what, self.why, self.todo)
+
+
+def raise_first(faults: Sequence[StageError], looked_at: int) -> None:
+    """Raise the first of FAULTS, if there are any, and say how many of the images that were LOOKED_AT have one."""
+    if faults:
+        count = f"{len(faults)} of {looked_at} images cannot be imported, this is the first"
+        raise StageError(faults[0].what, f"{faults[0].why}; {count}", faults[0].todo)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 IMPORTS = "imports"  # folder of the maps that came from elsewhere, one a name
+CORRECTIONS = "corrections"  # folder of the masks that were corrected by hand, likewise
+BROUGHT = {IMPORTS: "seed import", CORRECTIONS: "masks import"}  # folders of what comes from outside, and what brings it
 NOT_CONTENT = frozenset({"weights"})  # settings that name a file: its content counts, not its path
 WEIGHTS = ("none", "imagenet", "coco", "seed")  # initial weights that are no file
 
@@ -193,7 +195,7 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         return []
     if where.startswith("inputs."):
         name = where.removeprefix("inputs.")
-        return [f"{name} was {'imported' if name.startswith(IMPORTS) else 'run'} again or is missing"]
+        return [f"{name} was {'imported' if brought(name) else 'run'} again or is missing"]
     if where == "files":
         return ["the files that were imported changed"]
     if where.startswith("data."):
@@ -203,15 +205,20 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
     return [f"{where.removeprefix('config.')}: {old} → {new}"]
 
 
+def brought(name: str) -> str | None:
+    """What brings NAME, an import, from outside, as words of the command; None for a stage of this run."""
+    command = BROUGHT.get(name.partition("/")[0])
+    return command and f"{command} DIR --name {Path(name).name}"
+
+
 def require_inputs(stage: ModuleType, section: Section, run_dir: Path) -> None:
     """Raise StageError when an earlier stage or an import that this one reads is not complete."""
     for need in needs(stage, section):
         if read_manifest(run_dir / need) is None:
-            imported = need.startswith(IMPORTS)
             raise StageError(
                 f"Cannot run {stage.__name__.rsplit('.', 1)[-1]}",
                 f"its input {need} is not there in {run_dir}",
-                f"Run `bas {f'seed import DIR --name {Path(need).name}' if imported else f'run DATASET --until {need}'}` first",
+                f"Run `bas {brought(need) or f'run DATASET --until {need}'}` first",
             )
 
 
