@@ -93,10 +93,20 @@ def run(config: Config, ctx: Context) -> Outputs:
         runner.train(settings, len(samples), read, ctx.out, ctx.runtime.placement, on_step, initialise)
     last = curves.read(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
-    notes = {"images": len(samples), "steps": config.steps, "supervision": config.supervision, "weights": config.weights}
+    notes = {"images": len(samples), "steps": config.steps, "supervision": _supervision(config, ctx), "weights": config.weights}
     if reports:
         notes["loaded"] = reports[0].line()
     return Outputs([Path(runner.CHECKPOINT), curves.plot(ctx.out)], metrics, notes=notes)
+
+
+def _supervision(config: Config, ctx: Context) -> str:
+    """What the masks that are learnt from were made of, in words: corrections by hand are more than image-level labels."""
+    from stages.core.stage import read_manifest
+
+    notes = (read_manifest(ctx.input("mask_choice")) or {}).get("notes", {}) if config.supervision == "pseudo" else {}
+    return (
+        f"pseudo, {notes['corrected']} of {notes['images']} corrected by hand" if notes.get("corrected") else config.supervision
+    )
 
 
 def _mask(sample: Sample, config: Config, ctx: Context) -> Path:

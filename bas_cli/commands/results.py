@@ -29,11 +29,20 @@ def status(run: options.RunDir = None, as_json: options.Json = False) -> None:
 
 def show_status(run: Run, names: Sequence[str] | None, as_json: bool) -> None:
     """The state of the stages NAMES, or of all that this run has, as a table or a document on stdout."""
+    from stages.actions.evaluate import supervision
+
     rows = [report.row() for report in run.reports() if names is None or report.name in names]
     if as_json:
-        console.document({"run": str(run.folder), "stages": rows})
+        console.document({"run": str(run.folder), "stages": rows, **supervision(run)})
     else:
         console.status_table(rows, lambda metrics: numbers.headline(metrics, run.refined))
+        _state(supervision(run))
+
+
+def _state(facts: Mapping[str, str]) -> None:
+    """What the numbers rest on beyond what is expected."""
+    for name, words in facts.items():
+        console.note(f"{name}: {words}")
 
 
 def evaluate(
@@ -45,7 +54,7 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """The numbers of every finished stage, in percent."""
-    from stages.actions.evaluate import collect, details, outdated
+    from stages.actions.evaluate import collect, details, outdated, supervision
 
     opened = options.open_run(Request(run=run))
     late = [] if recompute else outdated(opened)
@@ -56,7 +65,7 @@ def evaluate(
         _show_curves(details(opened), as_json)
         return
     if as_json:
-        console.document({"stages": found.metrics, "classes": found.classes})
+        console.document({"stages": found.metrics, "classes": found.classes, **supervision(opened)})
         return
     if not found.metrics:
         console.note("no stage of this run has finished yet: `bas status` says how far it is")
@@ -65,6 +74,7 @@ def evaluate(
         console.show(numbers.class_tables(found.classes))
     elif found.classes and not quiet:
         console.note("IoU by class: --classes; threshold curves, precision and recall: --curves")
+    _state(supervision(opened))
 
 
 def _show_curves(details: Mapping[str, Any], as_json: bool) -> None:

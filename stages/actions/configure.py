@@ -38,6 +38,7 @@ class RefineConfig(Section):
     )
 
 
+CHOICE = "mask_choice"  # the stage that takes corrections
 SHARED: dict[str, type[Section]] = {
     "data": datasets.Config,
     "runtime": runtimes.Config,
@@ -88,9 +89,9 @@ def resolve(
 
 
 def remember(values: Mapping[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:
-    """VALUES with what a run was called with FORMERLY: where its data lay, and files of weights.
+    """VALUES with what a run was called with FORMERLY: where its data lay, files of weights, masks corrected by hand.
 
-    Files of weights are for stages of which VALUES name no weights: a configuration that does is meant.
+    Files of weights are for stages of which VALUES name no weights: a configuration that does is meant. So are corrections.
     """
     data = former.get("data") or {}
     kept: dict[str, Any] = {"data": {key: data[key] for key in ("root", "labels") if data.get(key) is not None}}
@@ -98,6 +99,9 @@ def remember(values: Mapping[str, Any], former: Mapping[str, Any]) -> dict[str, 
         weights = section.get("weights") if isinstance(section, Mapping) else None
         if weights not in (None, *contract.WEIGHTS) and "weights" not in (values.get(name) or {}):
             kept[name] = {"weights": weights}
+    corrected = (former.get(CHOICE) or {}).get("corrected")
+    if corrected and "corrected" not in (values.get(CHOICE) or {}):
+        kept[CHOICE] = {"corrected": corrected}
     return configuration.merge(values, kept)
 
 

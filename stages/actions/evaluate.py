@@ -51,6 +51,19 @@ def _of_another_subset(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> b
     return manifest["eval"] != now if "eval" in manifest else not means.issuperset(now["subset"] or {})
 
 
+def supervision(run: Run) -> dict[str, str]:
+    """What the run's masks and network were made of beyond image-level labels, as `supervision` in words; else nothing."""
+    trained, chosen = (
+        (contract.read_manifest(run.folder / name) or {}).get("notes", {}) for name in ("segment_train", "mask_choice")
+    )
+    if trained.get("supervision") == "full":
+        return {"supervision": "true masks"}
+    if not chosen.get("corrected"):
+        return {}
+    count = f"{chosen['corrected']} of {chosen['images']} pseudo masks corrected by hand"
+    return {"supervision": f"image-level labels and {count}"}
+
+
 def details(run: Run) -> dict[str, dict[str, Any]]:
     """What scoring kept of every finished stage beside its means (`stages.data.scoring.MapScores.detail`), by stage.
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from stages import masks_import
+from stages.actions.configure import CHOICE
 from stages.actions.run import Run
 from stages.core import stage as contract
+from stages.core.config import validate
 from stages.core.errors import StageError
 from stages.core.files import digest
 from stages.data import sources
@@ -38,10 +40,19 @@ def import_masks(
     anew = force or before.state != "done"
     if anew:
         _replace(config, ctx, wanted, force)
-    run.use_corrections(name)
+    _use(run, name)
     manifest = contract.read_manifest(ctx.out) or {}
     done = {"name": name, "imported": anew, "why": before.why if before.state != "missing" else "", "digest": manifest["digest"]}
     return {"run": str(run.folder), **done, **manifest["notes"]}
+
+
+def _use(run: Run, name: str) -> None:
+    """Let the corrections NAME go before all others from now on, and keep that in the run's configuration."""
+    section = run.sections[CHOICE]
+    values = section.plain()
+    names = [*(other for other in values["corrected"] if other != name), name]
+    run.sections[CHOICE] = validate(type(section), values | {"corrected": names}, CHOICE)
+    run.save_config()
 
 
 def _aside(folder: Path) -> Path:

@@ -82,7 +82,7 @@ def _areas(entry: dict[str, Any], size: Size, number: int) -> list[Polygon] | li
 
 
 def _decompressed(text: str) -> list[int]:
-    """Run lengths of COCO's compressed kind: five bits a character, the lowest first; from the fourth on, less the last but one."""
+    """Run lengths of COCO's compressed kind: five bits a character, lowest first; from the fourth on, less the last but one."""
     counts: list[int] = []
     value = used = 0
     for character in text:
