@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import TINY, Command
 from PIL import Image
+from pycocotools.mask import encode
 
 from stages.actions.configure import resolve
 from stages.actions.run import Run
@@ -344,6 +345,16 @@ def test_negative_differences_are_decompressed():
     """40 pixels take two characters (8 + continuation, 1); the fourth length is 39 less than the second."""
     assert coco._decompressed("0X11") == [0, 40, 1]
     assert coco._decompressed("0X11iN") == [0, 40, 1, 1]
+
+
+def test_compressed_run_lengths_are_those_of_pycocotools():
+    rng = np.random.default_rng(0)
+    for size in ((1, 1), (7, 5), (40, 60)):
+        inside = rng.random(size) < 0.3
+        code = encode(np.asfortranarray(inside.astype(np.uint8)))
+        counts = coco._decompressed(code["counts"].decode())
+        np.testing.assert_array_equal(drawings.Runs(0, 0, *size, counts, by_column=True).cover(size).inside, inside)
+        assert drawings.run_lengths(inside.T) == counts
 
 
 def test_cvat_shapes_are_painted_by_height(tmp_path: Path):

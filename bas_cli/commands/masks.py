@@ -72,9 +72,9 @@ def take(
 
     chosen = options.open_run(Request(run=run))
     chosen.on_warning, chosen.reporter = console.warn, progress.reporter(quiet)
-    options.remember(chosen.folder)
     config = masks_import.Config(folder=str(folder.expanduser().absolute()), everything=everything)
     done = import_masks(chosen, name, config, chosen.reporter, force)
+    options.remember(chosen.folder)
     if as_json:
         console.document(done)
     elif not quiet:
