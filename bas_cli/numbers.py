@@ -36,7 +36,7 @@ def headline(metrics: Metrics, refined: str) -> str:
     """The numbers that tell most about a stage: those of the REFINED source, or of the last one, by kind; else the last."""
     sources = by_source(metrics)
     if not sources:
-        return next((f"{key} {value:.4g}" for key, value in reversed(metrics.items())), "")
+        return "".join(f"{key} {value:.4g}" for key, value in list(metrics.items())[-1:])
     name = next((name for name in sources if name.partition("/")[2] == refined), list(sources)[-1])
     metric = _metrics(sources[name])[0]
     values = ", ".join(f"{kind} {found[metric]:.1f}" for kind, found in sources[name].items() if metric in found)

@@ -88,7 +88,7 @@ def resolve(
     return build(values, known)
 
 
-def remember(values: Mapping[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:
+def remember(values: dict[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:
     """VALUES with what a run was called with FORMERLY: where its data lay, files of weights, masks corrected by hand.
 
     Files of weights are for stages of which VALUES name no weights: a configuration that does is meant. So are corrections.
