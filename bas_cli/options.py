@@ -140,6 +140,14 @@ def open_run(request: Request, names: Sequence[str] = ()) -> Run:
     return Run(folder, sections)
 
 
+def settings_alone(request: Request) -> Run:
+    """No run in particular: the defaults with what a command line sets. Raises StageError."""
+    from stages.actions import configure
+    from stages.actions.run import Run
+
+    return Run(Path(), configure.settle({}, request.assignments, request.overrides()))
+
+
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.expanduser().absolute())
 

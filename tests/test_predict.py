@@ -18,7 +18,7 @@ from stages.core.errors import StageError
 from stages.data.detections import mask_of
 from stages.data.images import read_image, read_mask
 from stages.formulas.segmentation import resize_logits
-from stages.nets.mmseg import network
+from stages.nets.mmseg import network, portable
 
 CLASSES = ("background", "cat", "dog")
 
@@ -187,6 +187,8 @@ def test_the_command_takes_labels_and_says_where_one_is_missing(bas: Command, ru
     done = bas("predict", "in", "--out", "out", "--run", str(run), "--labels", "labels.txt")
     assert done.code == 2 and "No label for 'b'" in done.err
     assert set(np.unique(read_mask(tmp_path / "out/a.png"))) <= {0, 2}
+    (tmp_path / "labels.txt").write_text("a dgo\n")
+    assert "Unknown class 'dgo' of 'a'" in bas("predict", "in", "--out", "out", "--run", str(run), "--labels", "labels.txt").error
 
 
 def test_without_a_network_it_says_what_to_run(bas: Command, run: Path, tmp_path: Path) -> None:
@@ -205,3 +207,40 @@ def test_orientation_is_applied(run: Path, bas: Command, tmp_path: Path) -> None
     assert read_mask(tmp_path / "out/a.png").shape == (56, 40)
     record = json.loads((tmp_path / "out/predict.json").read_text())
     assert record["settings"]["tile"] == 64 and len(record["network"]) == 64
+
+
+@pytest.mark.parametrize("format", ["onnx", "torchscript", "torch-export"])
+def test_an_export_has_dynamic_sizes_classes_and_agrees(checkpoint: Path, tmp_path: Path, format: str) -> None:
+    net = network.load(checkpoint, "cpu")
+    path = (tmp_path / "net").with_suffix(portable.SUFFIXES[format])
+    portable.write(net, format, path)
+    look, classes = portable.read(path)
+    assert classes == CLASSES
+    for height, width in ((40, 56), (97, 33), (64, 64)):
+        batch = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height)) * 255
+        with torch.no_grad():
+            expected = portable.Portable(net).eval()(batch)
+        found = look(batch)
+        assert found.shape == (1, 3, height, width)
+        assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_exported_network_predicts_without_a_run(bas: Command, checkpoint: Path, tmp_path: Path) -> None:
+    net = network.load(checkpoint, "cpu")
+    portable.write(net, "onnx", tmp_path / "net.onnx")
+    photograph(tmp_path / "a.png", 100, 72)
+    photograph(tmp_path / "tiny.png", 16, 24)
+    assert bas("predict", "a.png", "tiny.png", "--model", "net.onnx", "--out", "out", "-q").code == 0
+    assert read_mask(tmp_path / "out/tiny.png").shape == (16, 24)
+    batch = torch.from_numpy(read_image(tmp_path / "a.png")).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        expected = portable.Portable(net).eval()(batch)[0].argmax(0).numpy()
+    assert (read_mask(tmp_path / "out/a.png") == expected).mean() > 0.999
+
+
+def test_files_that_are_programs_or_no_network_are_refused(bas: Command, tmp_path: Path) -> None:
+    photograph(tmp_path / "a.png")
+    for name, reason in (("net.ts", "it is a program"), ("net.onnx", "Cannot read network"), ("net.pth", "Cannot read the segm")):
+        (tmp_path / name).write_bytes(b"rubbish")
+        assert reason in bas("predict", "a.png", "--model", name, "--out", "out").error
+    assert "no such file" in bas("predict", "a.png", "--model", "absent.onnx", "--out", "out").error

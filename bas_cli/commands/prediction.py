@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,10 +27,57 @@ Crf = Annotated[bool, typer.Option("--crf", help="Refine by a dense CRF.")]
 Again = Annotated[bool, typer.Option("--force", help="Write over what the same network has written.")]
 
 
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", help="An .onnx file of `bas export` or a network.pth, in place of a run's network.", show_default=False
+    ),
+]
+Format = Annotated[Literal["onnx", "torchscript", "torch-export"], typer.Option("--format", help="Format of the file.")]
+File = Annotated[
+    Path | None,
+    typer.Option("--out", help="The file (default: network.onnx, .ts or .pt2 beside the checkpoint).", show_default=False),
+]
+Images = Annotated[
+    int, typer.Option("--images", min=50, help="Photographs of the validation list to compare on, of several sizes.")
+]
+
+
+def export(
+    format: Format = "onnx",
+    run: options.RunDir = None,
+    out: File = None,
+    images: Images = 50,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """A run's segmentation network as a file that runs without bas.
+
+    Pixels (B,3,H,W) from 0 to 255 go in, logits of any height and width come out, at one scale. The file is compared with
+    the network on photographs and not kept where it disagrees. ONNX wants `pip install 'bas-wsss[export]'`.
+    """
+    from stages.actions import export as exporting
+    from stages.actions.predict import Predictor
+    from stages.nets.mmseg.portable import SUFFIXES
+
+    chosen = options.open_run(Request(run=run, device="cpu"))
+    predictor = Predictor(chosen.folder, None, chosen.runtime)
+    target = out or predictor.checkpoint.with_suffix(SUFFIXES[format])
+    done = exporting.export(chosen, predictor, format, target, images, progress.reporter(quiet))
+    if as_json:
+        console.document(done)
+    elif not quiet:
+        console.note(f"{done['file']}: {done['bytes'] / 1e6:.1f} MB")
+        compared = f"on {done['images']} photographs of {done['sizes']} sizes"
+        console.note(f"{done['label_agreement']:.4%} of the pixels get the same class {compared}")
+        console.note(f"largest difference of logits {done['largest_difference']:.2g}")
+
+
 def predict(
     paths: Paths,
     out: Out,
     run: options.RunDir = None,
+    model: Model = None,
     labels: Labels = None,
     overlays: Overlays = False,
     probabilities: Probabilities = False,
@@ -52,9 +99,10 @@ def predict(
     from stages.actions.photographs import collect
     from stages.data.labels import read_lines
 
-    chosen = options.open_run(Request(run=run, assignments=assignments or [], device=device, precision=precision))
+    request = Request(run=run, assignments=assignments or [], device=device, precision=precision)
+    chosen = options.open_run(request) if model is None else options.settings_alone(request)
     config: Any = chosen.sections["segment_predict"]
-    predictor = prediction.Predictor(chosen.folder, config, chosen.runtime, crf)
+    predictor = prediction.Predictor(model or chosen.folder, config, chosen.runtime, crf)
     photographs = collect(paths, out)
     wanted = prediction.Wanted(out, overlays, probabilities, None if labels is None else read_lines(labels))
     started = time.monotonic()

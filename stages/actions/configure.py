@@ -77,15 +77,20 @@ def resolve(
     FORMER: the configuration that the run had before; what `remember` takes from it need not be said again.
     Raises StageError on an unknown name, key or bad value, and names the nearest valid one.
     """
-    values = remember(configs.load(name), former or {})
-    known = sections()
+    return settle(remember(configs.load(name), former or {}), assignments, overrides)
+
+
+def settle(
+    values: Mapping[str, Any], assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> dict[str, Section]:
+    """Plain VALUES, those left out at their defaults, with `--set` assignments and overrides, validated. Raises StageError."""
+    known, settled = sections(), dict(values)
     for assignment in assignments:
         keys, value = configuration.parse_assignment(assignment)
         for key in reversed(keys):
             value = {key: value}
-        values = configuration.merge(values, value)
-    values = configuration.merge(values, dict(overrides or {}))
-    return build(values, known)
+        settled = configuration.merge(settled, value)
+    return build(configuration.merge(settled, dict(overrides or {})), known)
 
 
 def remember(values: dict[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:

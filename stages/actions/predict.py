@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.data.images import Array
+    from stages.nets.mmseg.portable import Look
     from stages.nets.mmseg.segmentor import MultiScaleEncoderDecoder
 
 CHECKPOINT = Path("segment_train/network.pth")  # in a run's folder
@@ -64,9 +65,10 @@ class Prediction:
 
 
 class Predictor:
-    """A trained segmentation network: of a run's folder, or a checkpoint that `bas segment train` wrote.
+    """A trained segmentation network: of a run's folder, a checkpoint of `bas segment train` or an ONNX file of `bas export`.
 
-    CONFIG: scales, mirror images, squares of large images and the CRF's kernels, as in a run's `segment_predict`.
+    An ONNX file sees photographs at scale 1 and not mirrored. CONFIG: scales, mirror images, squares of large images and the
+    CRF's kernels, as in a run's `segment_predict`.
     CRF: refine by a dense CRF. Raises StageError where there is no network.
     """
 
@@ -89,10 +91,34 @@ class Predictor:
 
         return network.load(self.checkpoint, self.runtime.fabric.device)
 
+    @cached_property
+    def _exported(self) -> tuple[Look, tuple[str, ...]]:
+        """The function and the classes in an ONNX file."""
+        from stages.nets.mmseg import portable
+
+        return portable.read(self.checkpoint)
+
+    @property
+    def _is_exported(self) -> bool:
+        return self.checkpoint.suffix == ".onnx"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, background first; a mask's ids are their places."""
-        return self.net.classes
+        return self._exported[1] if self._is_exported else self.net.classes
+
+    def _look(self, pixels: Array) -> Tensor:
+        """The logits (C,h,w) of a photograph, on the network's grid or its own."""
+        from stages.formulas import tiles
+        from stages.nets.mmseg import network, portable
+
+        config = self.config
+        if not self._is_exported:
+            with self.runtime.fabric.autocast():
+                return network.tiled_logits(self.net, pixels, config.scales, config.flip, config.tile)
+        look, (height, width) = self._exported[0], pixels.shape[:2]
+        side = config.tile or max(height, width)
+        return tiles.merged(height, width, side, 1, lambda rows, columns: portable.logits(look, pixels[rows, columns]))
 
     def __call__(self, image: Path | str | Array, present: Collection[str] | None = None) -> Prediction:
         """Predict one photograph: a file, or (H,W,3) uint8 RGB. PRESENT: its image-level labels, where they are known.
@@ -104,19 +130,16 @@ class Predictor:
         from stages.data.images import read_image
         from stages.formulas import crf
         from stages.formulas.segmentation import labels_at, resize_logits
-        from stages.nets.mmseg import network
 
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
-        config = self.config
-        with self.runtime.fabric.autocast():
-            logits = network.tiled_logits(self.net, pixels, config.scales, config.flip, config.tile)
+        logits = self._look(pixels)
         if present is not None:
             absent = torch.tensor(self._absent(present), dtype=torch.long, device=logits.device)
             logits = logits.index_fill(0, absent, RULED_OUT)
         if not self.crf:
             return Prediction(labels_at(logits, pixels.shape[:2]).cpu().numpy(), self.classes, logits)
         unary = resize_logits(logits[None].cpu(), pixels.shape[:2])[0].softmax(0).numpy()
-        refined = crf.refine_probabilities(pixels, unary, crf.Kernels.of(config, config.crf_iterations))
+        refined = crf.refine_probabilities(pixels, unary, crf.Kernels.of(self.config, self.config.crf_iterations))
         return Prediction(refined.argmax(0).astype("uint8"), self.classes, logits, refined)
 
     def _absent(self, present: Collection[str]) -> list[int]:
@@ -134,8 +157,14 @@ class Predictor:
 
 
 def _checkpoint(source: Path) -> Path:
-    if not source.is_dir():
+    """The file of the network. Raises StageError where there is none, and on exports that are programs rather than data."""
+    if source.is_file() and source.suffix in (".onnx", ".pth"):
         return source
+    if not source.is_dir():
+        why = "it is a program, which is not run from a file" if source.is_file() else "no such file"
+        raise StageError(
+            f"Cannot use network {source}", why, "Give a run's folder, its network.pth, or an .onnx file of `bas export`"
+        )
     if contract.read_manifest(source / CHECKPOINT.parent) is None:
         raise StageError(
             f"No segmentation network in {source}", "segment_train has not finished there", "Run `bas segment train` first"
@@ -176,8 +205,10 @@ def predict(
 ) -> Summary:
     """Write index PNGs of PHOTOGRAPHS, and beside them what else is WANTED; goes on after a bad file.
 
-    A call that was interrupted goes on with the same network and settings; other ones write over what is there.
+    A call that was interrupted goes on with the same network and settings; other ones write over what is there. Raises
+    StageError where the network cannot be read or a label is no class of it.
     """
+    _check_labels(predictor.classes, wanted)
     fresh = _resumes(predictor, wanted) and not force
     summary = Summary()
     with reporter.track("predicting", len(photographs)) as meter:
@@ -189,6 +220,16 @@ def predict(
                 _attempt(predictor, photograph, wanted, summary)
             meter.advance()
     return summary
+
+
+def _check_labels(classes: Sequence[str], wanted: Wanted) -> None:
+    """Raise StageError where a label is unknown: none of the photographs would be predicted as it was meant."""
+    for name, labels in (wanted.labels or {}).items():
+        strange = next((label for label in labels if label not in classes), None)
+        if strange is not None:
+            raise StageError(
+                f"Unknown class '{strange}' of '{name}'", "the network does not know it", f"Known: {', '.join(classes[1:])}"
+            )
 
 
 def _resumes(predictor: Predictor, wanted: Wanted) -> bool:

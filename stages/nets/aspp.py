@@ -37,9 +37,16 @@ class ASPP(nn.Module):
         if torch.is_autocast_enabled("cpu"):
             wanted = torch.get_autocast_dtype("cpu")
             features, kernels = features.to(wanted), [kernel.to(wanted) for kernel in kernels]
-        summed = cast(Tensor, _PyramidSum.apply(features, self.rates, *kernels))
+        add_up = _PyramidSum.apply if torch.is_grad_enabled() else _sum
+        summed = cast(Tensor, add_up(features, self.rates, *kernels))
         bias = functools.reduce(torch.add, (cast(Tensor, branch.bias) for branch in branches))
         return summed + bias[:, None, None].to(summed.dtype)
+
+
+def _sum(features: Tensor, rates: Sequence[int], *kernels: Tensor) -> Tensor:
+    """The convolutions of (B,N,h,w) by each kernel at its rate, summed: (B,C,h,w)."""
+    maps = (nnf.conv2d(features, kernel, padding=rate, dilation=rate) for kernel, rate in zip(kernels, rates, strict=True))
+    return functools.reduce(torch.add, maps)
 
 
 class _PyramidSum(torch.autograd.Function):
@@ -54,8 +61,7 @@ class _PyramidSum(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, rates: tuple[int, ...], *kernels: Tensor) -> Tensor:
         ctx.save_for_backward(features, *kernels)
         ctx.rates = rates
-        maps = (nnf.conv2d(features, k, padding=r, dilation=r) for k, r in zip(kernels, rates, strict=True))
-        return functools.reduce(torch.add, maps)
+        return _sum(features, rates, *kernels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

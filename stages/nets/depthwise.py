@@ -62,6 +62,8 @@ class DilatedDepthwise(nn.Conv2d):
         if torch.is_autocast_enabled("cpu"):
             wanted = torch.get_autocast_dtype("cpu")
             input, kernel = input.to(wanted), kernel.to(wanted)
+        if not torch.is_grad_enabled():
+            return _convolve(input, kernel, self.dilation[0])
         return _SameConvolution.apply(input, kernel, self.dilation[0])  # type: ignore[no-any-return]
 
 

@@ -105,7 +105,7 @@ def load(checkpoint: Path, device: torch.device | str) -> segmentor.MultiScaleEn
         net = make(spec)
         net.load_state_dict(value["state_dict"])
         net.classes = spec.classes
-    except (OSError, KeyError, TypeError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, LookupError, TypeError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise StageError(
             f"Cannot read the segmentation network {checkpoint}",
