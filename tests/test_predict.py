@@ -225,6 +225,20 @@ def test_an_export_has_dynamic_sizes_classes_and_agrees(checkpoint: Path, tmp_pa
         assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_the_command_exports_what_agrees_and_keeps_nothing_else(bas: Command, run: Path, generated: Path) -> None:
+    (run / "config.yaml").write_text(f"runtime: {{device: cpu}}\ndata: {{root: {generated}, train: train, score: train}}\n")
+    done = bas("export", "--run", str(run), "--format", "torchscript", "--json").json
+    assert done["label_agreement"] == 1 and done["images"] == 50 and done["sizes"] >= 5
+    path = run / "segment_train" / "network.ts"
+    assert path.stat().st_size == done["bytes"]
+    assert "ends in .onnx" in bas("export", "--run", str(run), "--out", "net.bin").error
+    before = path.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(portable, "read", lambda path, read=portable.read: (lambda images: -read(path)[0](images), CLASSES))
+        assert "disagrees with the network" in bas("export", "--run", str(run), "--format", "torchscript").error
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir() if "tmp" in p.name] == []
+
+
 def test_the_exported_network_predicts_without_a_run(bas: Command, checkpoint: Path, tmp_path: Path) -> None:
     net = network.load(checkpoint, "cpu")
     portable.write(net, "onnx", tmp_path / "net.onnx")

@@ -105,10 +105,10 @@ def predict(
     predictor = prediction.Predictor(model or chosen.folder, config, chosen.runtime, crf)
     photographs = collect(paths, out)
     wanted = prediction.Wanted(out, overlays, probabilities, None if labels is None else read_lines(labels))
-    started = time.monotonic()
+    classes, started = predictor.classes, time.monotonic()  # the network is read before the clock starts
     summary = prediction.predict(predictor, photographs, wanted, progress.reporter(quiet), force)
     if coco:
-        prediction.write_coco(photographs, predictor.classes, out, progress.reporter(quiet))
+        prediction.write_coco(photographs, classes, out, progress.reporter(quiet))
     _tell(summary, out, time.monotonic() - started, as_json, quiet)
 
 

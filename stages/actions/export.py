@@ -32,6 +32,10 @@ def export(run: Run, predictor: Predictor, format: str, target: Path, images: in
 
     if images < LEAST_IMAGES:
         raise StageError(f"Cannot compare on {images} images", "too few to tell", f"Take at least {LEAST_IMAGES}")
+    if target.suffix != portable.SUFFIXES[format]:
+        raise StageError(
+            f"Cannot write {target}", f"a file of {format} ends in {portable.SUFFIXES[format]}", "Give it that ending"
+        )
     found: dict[str, Any] = {}
 
     def write(temporary: Path) -> None:
