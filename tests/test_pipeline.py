@@ -21,6 +21,7 @@ from bas_cli import progress
 from stages import PIPELINE, segment_train
 from stages.core import curves, training
 from stages.core.config import merge
+from stages.core.files import sha256
 
 RECIPE = {
     "data": {"generate": {"train": 12, "val": 3, "size": 64}},
@@ -79,6 +80,16 @@ def test_sheets_curves_and_tensorboard_are_there(home: Path):
     for name in ("seed_train", "irn_train", "segment_train"):
         assert curves.read(home / f"runs/small/{name}/curves.jsonl")
         assert list((home / f"runs/small/{name}/tensorboard").iterdir())
+
+
+def test_the_model_card_says_what_the_network_is_made_of(home: Path):
+    folder = home / "runs/small/segment_train"
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert sha256(folder / "network.pth") in card and "zebra, leopard, fox, panda, mandrill" in card
+    assert "- 12 training images of list `train`" in card and "image-level labels from" in card and "by hand" not in card
+    assert "- segment_train: seed: " in card and "3 images of list `val`, scales 1, mirrored too" in card
+    score = manifests(home / "runs/small")["segment_predict"]["metrics"]["val/network/crf/mIoU"]
+    assert f"| val/network/crf/mIoU | {score:.2f} |" in card
 
 
 @pytest.mark.parametrize(

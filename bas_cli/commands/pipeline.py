@@ -77,10 +77,20 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
         options.remember(run.folder)
         if not manner.quiet:
             console.stage_note(f"{report.name}: {_finished(report, ran)}   {numbers.headline(report.metrics, run.refined)}")
+    _describe(run, names, manner)
     if not manner.quiet:
         _tell_pictures(run, names)
     if manner.as_json:
         show_status(run, None, manner.as_json)
+
+
+def _describe(run: Run, names: Sequence[str], manner: Manner) -> None:
+    """Bring the model card up to date where one of the stages NAMES makes or tests the segmentation network."""
+    from stages.actions import card
+
+    path = card.write(run) if {card.STAGE, card.TESTED} & set(names) else None
+    if path is not None and not manner.quiet:
+        console.note(f"model card {path}")
 
 
 def _tell_pictures(run: Run, names: Sequence[str]) -> None:

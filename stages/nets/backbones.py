@@ -176,12 +176,12 @@ class WeightReport:
         """One sentence for the log."""
         return (
             f"weights {self.source}{self.file and f' ({self.file})'}: {self.loaded} tensors loaded, "
-            f"{len(self.missing)} missing {_some(self.missing)}, {len(self.unused)} unused {_some(self.unused)}"
+            f"{len(self.missing)} missing{_some(self.missing)}, {len(self.unused)} unused{_some(self.unused)}"
         )
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return f"({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else ""
+    return f" ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else ""
 
 
 def load_weights(backbone: Backbone, source: str) -> WeightReport:

@@ -1,0 +1,91 @@
+"""A model card beside a run's segmentation network: what it learnt from and started from, how good it is, how to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages import __version__
+from stages.core import stage as contract
+from stages.core.files import sha256, write_text
+
+if TYPE_CHECKING:
+    from stages.actions.run import Run
+
+NAME = "MODEL_CARD.md"
+STAGE, TESTED = "segment_train", "segment_predict"
+
+
+def write(run: Run) -> Path | None:
+    """Write the card of RUN's network and return its path; None where there is no network or the card is the same already."""
+    manifest = contract.read_manifest(run.folder / STAGE)
+    if manifest is None:
+        return None
+    path, text = run.folder / STAGE / NAME, "\n".join(_lines(run, manifest)) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return None
+    write_text(path, text)
+    return path
+
+
+def _lines(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The card, section by section."""
+    settings = manifest["fingerprint"]["config"][STAGE]
+    yield f"# DeepLabV2 on {settings['backbone']}, {len(run.dataset.classes)} classes and background"
+    yield from ("", f"`{_checkpoint(run).name}`, sha256 `{sha256(_checkpoint(run))}`, made by bas {__version__}.", "")
+    yield f"Classes, background being 0: {', '.join(run.dataset.classes)}."
+    yield from ("", "## Data and supervision", *_supervision(run, manifest))
+    yield from ("", "## Initial weights", *_weights(run))
+    yield from ("", "## Scores", *_scores(run, manifest["digest"]))
+    yield from ("", "## To repeat it", *_commands(run, manifest))
+
+
+def _checkpoint(run: Run) -> Path:
+    return run.folder / STAGE / "network.pth"
+
+
+def _supervision(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
+    notes, content = manifest["notes"], manifest["fingerprint"]["data"]["train"]
+    yield f"- {notes['images']} training images of list `{run.dataset.config.train}`, content digest `{content}`"
+    if notes["supervision"] == "full":
+        yield "- supervision: true masks, an upper bound"
+        return
+    labels = _notes(run, "seed_train").get("labels", "an unknown source")
+    yield f"- supervision: image-level labels from {labels}; masks made from them by BAS and IRN"
+    corrected = _notes(run, "mask_choice").get("corrected", 0)
+    if corrected:
+        yield f"- and {corrected} masks corrected by hand"
+
+
+def _weights(run: Run) -> Iterator[str]:
+    """Where every trained stage began, with the content of files."""
+    for name in ("seed_train", "irn_train", STAGE):
+        manifest = contract.read_manifest(run.folder / name)
+        if manifest is not None:
+            notes, content = manifest["notes"], manifest["fingerprint"].get("weights", "none")
+            digest = "" if content in contract.WEIGHTS else f", sha256 `{content}`"
+            yield f"- {name}: {notes.get('loaded', notes['weights']).removeprefix('weights ')}{digest}"
+
+
+def _scores(run: Run, network: str) -> Iterator[str]:
+    """The metrics of the test of this very network, with its settings; a line that says so where it was not tested."""
+    manifest = contract.read_manifest(run.folder / TESTED)
+    if manifest is None or manifest["fingerprint"]["inputs"].get(STAGE) != network or not manifest["metrics"]:
+        yield "Not scored: `bas segment predict` on a list with true masks does it."
+        return
+    notes = manifest["notes"]
+    view = f"scales {', '.join(f'{scale:g}' for scale in notes['scales'])}, {'mirrored too' if notes['flip'] else 'not mirrored'}"
+    yield f"{notes['images']} images of list `{run.dataset.config.val}`, {view}; IoU in percent."
+    yield from ("", "| key | value |", "|---|---|")
+    yield from (f"| {key} | {value:.2f} |" for key, value in manifest["metrics"].items())
+
+
+def _commands(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version != "absent")
+    yield from ("```", f"bas run {(run.folder / 'config.yaml')} --run NEW", "```")
+    yield f"seed {manifest['seed']}, {manifest['device']}, {manifest['precision']}; {versions}"
+
+
+def _notes(run: Run, stage: str) -> Mapping[str, Any]:
+    return (contract.read_manifest(run.folder / stage) or {}).get("notes", {})
