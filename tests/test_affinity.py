@@ -30,6 +30,37 @@ def test_a_wall_cuts_what_lies_behind_it() -> None:
     assert right_two.tolist() == [1.0, 0.25, 0.25, 0.25, 1.0]
 
 
+@pytest.mark.parametrize("radius", [2, 5, 10])
+def test_every_path_is_the_union_of_its_pieces(radius: int) -> None:
+    pieces = affinity.path_pieces(radius)
+    assert tuple(pieces) == affinity.offsets(radius)
+    for offset, parts in pieces.items():
+        points = {(y + dy, x + dx) for piece, (dy, dx) in parts for y, x in (affinity.path(piece) if any(piece) else [(0, 0)])}
+        assert points == set(affinity.path(offset))
+    if radius == 10:
+        assert sum(len(parts) - 1 for parts in pieces.values()) == 224
+        assert sum(len(affinity.path(offset)) - 1 for offset in pieces) == 1982
+        assert pieces[2, 3] == (((1, 1), (0, 0)), ((1, 1), (1, 2)))
+
+
+@pytest.mark.parametrize(("radius", "size"), [(2, (3, 4)), (5, (9, 20)), (10, (10, 19)), (10, (14, 25))])
+def test_maxima_are_those_of_the_paths_written_out(radius: int, size: tuple[int, int]) -> None:
+    values = torch.rand(2, *size, generator=torch.Generator().manual_seed(0))
+    maxima = affinity.path_maximum(values, radius)
+    for index, step in enumerate(affinity.offsets(radius)):
+        written_out = torch.stack([affinity.source_window(values, radius, point) for point in affinity.path(step)]).amax(0)
+        assert torch.equal(maxima[:, index], written_out)
+
+
+def test_losses_do_not_depend_on_how_many_pairs_are_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(5)
+    edge = torch.rand(3, 9, 12, generator=generator)
+    kinds = affinity.pair_labels(torch.randint(0, 3, (3, 9, 12), generator=generator, dtype=torch.uint8), 3)
+    whole = affinity.affinity_losses(edge, kinds, 3)
+    monkeypatch.setattr(affinity, "PAIRS_AT_ONCE", {"cpu": 1})  # one image after another
+    assert affinity.affinity_losses(edge, kinds, 3) == whole
+
+
 def test_pair_kinds() -> None:
     labels = torch.tensor([[[0, 0, 3, 3, 4, 255]]], dtype=torch.uint8).expand(1, 2, 6).contiguous()
     kinds = affinity.pair_labels(labels, 2)[0, affinity.offsets(2).index((0, 1)), 0]  # sources are columns 1..4

@@ -19,6 +19,8 @@ Offset = tuple[int, int]
 LOG_EPS = 1e-5  # inside the logarithms of the affinity losses
 COUNT_EPS = 1e-5  # added to a number of pairs: without pairs a term is 0
 VOID = 255
+ORIGIN: Offset = (0, 0)
+PAIRS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26}  # of a batch, in the losses: a CPU wants its caches, a GPU few long calls
 NEITHER, BACKGROUND, FOREGROUND, DIFFERENT = 0, 1, 2, 3  # kinds of pairs
 TERMS = ("bg_affinity", "fg_affinity", "neg_affinity", "fg_displacement", "bg_displacement")
 WEIGHTS = {
@@ -47,6 +49,34 @@ def path(offset: Offset) -> tuple[Offset, ...]:
     return tuple(sorted(near, key=lambda point: -abs(point[0]) - abs(point[1])))
 
 
+@cache
+def path_pieces(radius: int) -> dict[Offset, tuple[tuple[Offset, Offset], ...]]:
+    """For every offset the shorter paths that make up its own, as (the piece's offset, where it starts).
+
+    A path begins like a shorter one and ends like another: that of (2,3) is that of (1,1), and that of (1,1) from (1,2)
+    on. So all but a few maxima are the larger of two known ones: 224 comparisons a pixel in place of 1,982 at radius 10.
+    """
+    shapes: dict[Offset, frozenset[Offset]] = {ORIGIN: frozenset([ORIGIN])}
+    pieces: dict[Offset, tuple[tuple[Offset, Offset], ...]] = {}
+    for offset in offsets(radius):
+        whole, known = frozenset(path(offset)), []
+        for piece, shape in shapes.items():
+            for start in path(offset) if piece == ORIGIN else (ORIGIN, _sum(offset, piece, -1)):
+                moved = frozenset(_sum(point, start) for point in shape)
+                known += [(moved, piece, start)] if moved < whole else []
+        missing, chosen = set(whole), []
+        while missing:
+            moved, piece, start = max(known, key=lambda candidate: len(candidate[0] & missing))
+            chosen.append((piece, start))
+            missing -= moved
+        shapes[offset], pieces[offset] = whole, tuple(chosen)
+    return pieces
+
+
+def _sum(point: Offset, other: Offset, sign: int = 1) -> Offset:
+    return point[0] + sign * other[0], point[1] + sign * other[1]
+
+
 def source_window(maps: Tensor, radius: int, shift: Offset = (0, 0)) -> Tensor:
     """The part of maps (…,H,W) that the source pixels (…,h,w) see at SHIFT; h = H - (r-1), w = W - 2(r-1)."""
     margin, (dy, dx) = radius - 1, shift
@@ -57,23 +87,30 @@ def source_window(maps: Tensor, radius: int, shift: Offset = (0, 0)) -> Tensor:
 
 
 def path_maximum(values: Tensor, radius: int) -> Tensor:
-    """Largest of VALUES (B,H,W) on the path of every pair → (B,P,h,w), without keeping the paths' points."""
-    steps = offsets(radius)
-    height, width = source_window(values, radius).shape[-2:]
-    result = values.new_empty(values.shape[0], len(steps), height, width)
-    for index, step in enumerate(steps):
-        first, second, *others = path(step)
-        best = result[:, index]
-        torch.maximum(source_window(values, radius, first), source_window(values, radius, second), out=best)
-        for point in others:
-            torch.maximum(best, source_window(values, radius, point), out=best)
+    """Largest of VALUES (B,H,W) on the path of every pair → (B,P,h,w), each from those of shorter paths (`path_pieces`).
+
+    Those are kept for all sources whose path stays on the map, in rows from 0 on and columns from LEFT on.
+    """
+    height, width = values.shape[-2:]
+    rows, columns = source_window(values, radius).shape[-2:]
+    known: dict[Offset, Tensor] = {ORIGIN: values}
+    result = values.new_empty(len(values), len(offsets(radius)), rows, columns)
+    for index, ((dy, dx), parts) in enumerate(path_pieces(radius).items()):
+        left, views = max(-dx, 0), []
+        for piece, (y, x) in parts:
+            first = left + x - max(-piece[1], 0)
+            views.append(known[piece][..., y : y + height - dy, first : first + width - abs(dx)])
+        best = known[dy, dx] = torch.maximum(views[0], views[1])
+        for view in views[2:]:
+            torch.maximum(best, view, out=best)
+        result[:, index] = best[..., :rows, radius - 1 - left :][..., :columns]
     return result
 
 
 @torch.no_grad()
 def pair_affinities(edge: Tensor, radius: int) -> Tensor:
     """1 - the largest boundary probability on each pair's path: edge (B,H,W) → (B,P,h,w). No gradient."""
-    return 1 - path_maximum(edge, radius)
+    return path_maximum(edge, radius).neg_().add_(1)
 
 
 def quarter_labels(labels: Tensor) -> Tensor:
@@ -105,7 +142,9 @@ def affinity_losses(edge: Tensor, kinds: Tensor, radius: int) -> dict[str, Tenso
     makes the gradient the same in every run. Keys: the first three of TERMS. Equal to the sums over pairs,
     term by term.
     """
-    counts = _pairs_decided(edge.detach(), kinds, radius)
+    at_once = max(PAIRS_AT_ONCE.get(edge.device.type, 2**21) // max(kinds[0].numel(), 1), 1)
+    parts = zip(edge.detach().split(at_once), kinds.split(at_once), strict=True)
+    counts = torch.cat([_pairs_decided(*part, radius) for part in parts], 1)
     equal, unequal = -torch.log(1 - edge + LOG_EPS), -torch.log(edge + LOG_EPS)
     return {
         "bg_affinity": _mean(equal, counts[BACKGROUND]),
@@ -128,7 +167,7 @@ def _pairs_decided(edge: Tensor, kinds: Tensor, radius: int) -> Tensor:
     ranks = torch.empty_like(order, dtype=torch.int32)
     ranks[order] = torch.arange(len(order), dtype=torch.int32, device=edge.device)
     highest = path_maximum(ranks.view(shape), radius)
-    slot = highest + kinds.int() * len(order)
+    slot = highest.add_(kinds, alpha=len(order))
     by_rank = torch.bincount(slot.flatten(), minlength=4 * len(order)).view(4, -1)
     counts = torch.empty_like(by_rank)
     counts[:, order] = by_rank
