@@ -15,7 +15,7 @@ from benchmarks.measure import Measured
 from benchmarks.small_run import IMAGE, picture
 from stages.core import processes
 from stages.core.errors import StageError
-from stages.core.runtime import cores
+from stages.core.limits import cores
 from stages.formulas import crf
 
 SIZE, LABELS = IMAGE, 3

@@ -6,17 +6,20 @@ The reference is what a careful person writes first: whole, plain, on as many th
 from __future__ import annotations
 
 import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 REPEATS = 5
 SHORTEST = 0.02  # seconds; what takes less is called several times a turn
 
 Work = Callable[[], object]
+T = TypeVar("T")
 
 
 class Skipped(Exception):
@@ -113,6 +116,18 @@ def require_equal(equal: bool, what: str) -> None:
     """Raise Unequal unless the two sides agree."""
     if not equal:
         raise Unequal(what)
+
+
+def in_fresh_process(work: Callable[..., T], *arguments: Any) -> T:
+    """What WORK, a function at the top of its module, returns in a new process of one thread."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def peak_memory_mb() -> float:

@@ -33,7 +33,9 @@ TABLE: dict[str, Benchmark] = {
     "rw_voc": Benchmark("walk:voc", "≥ 4,000x one dense squaring times eight, rel ≤ 1e-4, 0 label flips"),
     "rw_mem": Benchmark("walk:memory", "≤ 32 MB more than before"),
     "rw_scale": Benchmark("walk:scale", "seconds grow with the pixels to the power ≤ 1.1"),
+    "rw_large": Benchmark("walk:large", "2048 x 2048: ≤ 60 s, ≤ 1 GB the whole process"),
     "rw_gpu": Benchmark("walk:gpu", "≥ 100x the dense walk in float32"),
+    "irn_paths": Benchmark("affinity:paths", "≥ 3x gathering every path, ≤ 1/8 of its memory, rel ≤ 1e-5"),
     "crf_pair": Benchmark("crf:pair", "≥ 1.2x two lattices, bit-equal"),
     "crf_procs": Benchmark("crf:several_processes", "≥ 0.9 n with n processes, ≤ 0.6 GB a worker"),
     "thr_search": Benchmark("threshold:search", "≥ 2x full forward passes on a CPU, ≥ 8x on a GPU, same argmin"),
@@ -84,7 +86,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, threads of arithmetic, GPU."""
     import torch
 
-    from stages.core.runtime import cores
+    from stages.core.limits import cores
 
     names = [row.split(":", 1)[1].strip() for row in _cpuinfo() if row.startswith("model name")]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
+import statistics
+import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from stages.formulas import seeds, walk
 from stages.formulas.affinity import offsets, pair_affinities
 
 RADIUS, BETA, SQUARINGS = 5, 10.0, 8
-SMALL, VOC, LARGE = (47, 63), (94, 125), (133, 177)
+SMALL, VOC, LARGE, HUGE = (47, 63), (94, 125), (133, 177), (512, 512)
 THRESHOLD = 0.3
 REL = 1e-4
 
@@ -83,24 +83,45 @@ def voc() -> Measured:
     two_steps = (kept.flatten(1) @ matrix @ matrix).view(kept.shape)
     _agree(walk.propagate(kept, ours, 2, "exact"), two_steps)
     given = measure.in_turns(lambda: matrix @ matrix, lambda: walk.propagate(kept, ours, 2**SQUARINGS))
-    return given.repeated(SQUARINGS).against(4000, {"grid": VOC, "classes": 2, "squarings_timed": 1}, **agreed)
+    built = measure.in_turns(lambda: dense_transition(edge), lambda: walk.random_walk(scores, edge))
+    whole = (SQUARINGS * given.reference_seconds + built.reference_seconds) / built.seconds
+    sizes = {"grid": VOC, "classes": 2, "squarings_timed": 1}
+    return given.repeated(SQUARINGS).against(4000, sizes, ratio_with_construction=whole, **agreed)
 
 
 def memory() -> Measured:
     """What a walk at 94 x 125 adds to a fresh process that has walked on a small grid before."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        added = pool.submit(_added_memory).result()
+    added = measure.in_fresh_process(_added_memory)
     return Measured(None, added <= 32, added, "MB", sizes={"grid": VOC, "classes": 2})
 
 
 def _added_memory() -> float:
-    torch.set_num_threads(1)
     walk.random_walk(*scene((12, 12)))
     scores, edge = scene(VOC)
     measure.reset_peak_memory()
     before = measure.peak_memory_mb()
     walk.random_walk(scores, edge)
     return measure.peak_memory_mb() - before
+
+
+def large() -> Measured:
+    """An image of 2048 x 2048 on one thread in a fresh process, transition and all; its peak memory is the whole process's."""
+    figures = measure.in_fresh_process(_large)
+    met = figures["wall"] <= 60 and figures["peak_mb"] <= 1024
+    sizes = {"image": [4 * side for side in HUGE], "grid": HUGE, "classes": 2}
+    extra = {"peak_mb": figures["peak_mb"], "mb_before": figures["before"], "cpu_seconds": figures["own"]}
+    return Measured(None, met, figures["wall"], "s", sizes=sizes, extra=extra)
+
+
+def _large() -> dict[str, float]:
+    walk.random_walk(*scene((12, 12)))
+    before, walker, turns = measure.peak_memory_mb(), _walker(HUGE), []
+    for _ in range(measure.REPEATS):
+        wall, own = time.perf_counter(), time.process_time()
+        walker()
+        turns.append((time.perf_counter() - wall, time.process_time() - own))
+    wall, own = (statistics.median(seconds) for seconds in zip(*turns, strict=True))
+    return {"wall": wall, "own": own, "peak_mb": measure.peak_memory_mb(), "before": before}
 
 
 def scale() -> Measured:
@@ -126,20 +147,39 @@ def _walker(size: tuple[int, int]) -> Callable[[], Tensor]:
 
 
 def gpu() -> Measured:
-    """16 images of 47 x 63 on a GPU, transitions given, float32 without TF32 on both sides."""
+    """16 images of 47 x 63 on a GPU as one batch, float32 without TF32 on both sides: T given, and with its construction."""
     wait = measure.cuda()
     torch.backends.cuda.matmul.allow_tf32 = False
-    scenes = [tuple(part.cuda() for part in scene(SMALL, seed)) for seed in range(16)]
-    kept = [scores * (1 - edge) for scores, edge in scenes]
-    dense = [dense_transition(edge) for _, edge in scenes]
-    ours = [walk.transition(edge, RADIUS, BETA) for _, edge in scenes]
+    return many_at_once(torch.device("cuda"), SMALL, 16, wait)
+
+
+def many_at_once(device: torch.device, size: tuple[int, int], images: int, wait: measure.Work = lambda: None) -> Measured:
+    """IMAGES scenes of SIZE: a dense walk of one after another against one walk of all."""
+    scores, edges = zip(*([part.to(device) for part in scene(size, seed)] for seed in range(images)), strict=True)
+    kept = [maps * (1 - edge) for maps, edge in zip(scores, edges, strict=True)]
+    dense = [dense_transition(edge) for edge in edges]
+    ours = walk.transition(torch.cat([_walled(edge, 1.0) for edge in edges]), RADIUS, BETA)
+    tall = torch.cat([_walled(maps, 0.0) for maps in kept], 1)
+
+    def product() -> Tensor:
+        return walk.propagate(tall, ours, 2**SQUARINGS)
 
     def reference() -> list[Tensor]:
-        return [dense_walk(scores, matrix) for scores, matrix in zip(kept, dense, strict=True)]
+        return [dense_walk(maps, matrix) for maps, matrix in zip(kept, dense, strict=True)]
 
-    def product() -> list[Tensor]:
-        return [walk.propagate(scores, matrix, 2**SQUARINGS) for scores, matrix in zip(kept, ours, strict=True)]
+    def built() -> list[Tensor]:
+        return [dense_walk(maps, dense_transition(edge)) for maps, edge in zip(kept, edges, strict=True)]
 
-    agreed = [_agree(found, expected) for found, expected in zip(product(), reference(), strict=True)]
+    alone = [maps[:, :-1] for maps in product().split(size[0] + 1, dim=1)]
+    batch = walk.random_walk_batch(scores, edges, RADIUS, BETA, SQUARINGS)
+    agreed = [_agree(found, expected) for side in (alone, batch) for found, expected in zip(side, reference(), strict=True)]
     worst = max(agreed, key=lambda figures: figures["rel"])
-    return measure.in_turns(reference, product, wait=wait).against(100, {"grid": SMALL, "images": 16}, **worst)
+    given = measure.in_turns(reference, product, wait=wait)
+    whole = measure.in_turns(built, lambda: walk.random_walk_batch(scores, edges, RADIUS, BETA, SQUARINGS), wait=wait)
+    sizes = {"grid": size, "images": images, "classes": 2}
+    return given.against(100, sizes, ratio_with_construction=whole.ratio, **worst)
+
+
+def _walled(maps: Tensor, wall: float) -> Tensor:
+    """Maps (…,h,w) with a row of WALL below: images that lie under one another are then apart."""
+    return nnf.pad(maps, (0, 0, 0, 1), value=wall)

@@ -6,7 +6,7 @@ class (id + 1) where the first says so, is 0 where the second says background, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -96,17 +96,17 @@ class Job:
 def run(config: Config, ctx: Context) -> Outputs:
     """Write one label map an image, in worker processes; report the shares of labels."""
     from stages.core import processes
+    from stages.data import memory
 
     samples = ctx.dataset.split("train")
     job = Job(config, ctx.shared["refine"].seed, ctx.input("seed_infer") / "seeds", ctx.out)
     if config.levels == "image-specific":
         _require_thresholds(job, samples)
     preload = ["stages.data.seedfile", "stages.data.images", "stages.formulas.crf", __name__]
-    processes.each(samples, lambda s: label_path(ctx.out, s.id), job, "dense CRF", ctx, preload)
-    metrics, notes = _shares(samples, ctx)
+    processes.each(samples, lambda s: label_path(ctx.out, s.id), job, "dense CRF", ctx, preload, memory.of_crf)
+    outputs = _shares(samples, ctx)
     _sheet(job, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
-    files = [label_path(Path(), sample.id) for sample in samples]
-    return Outputs([*files, Path("labels.png")], metrics, notes=notes)
+    return replace(outputs, files=[*outputs.files, Path("labels.png")])
 
 
 def _require_thresholds(job: Job, samples: tuple[Sample, ...]) -> None:
@@ -127,27 +127,43 @@ def label_path(folder: Path, image_id: str) -> Path:
     return folder / "labels" / f"{image_id}.png"
 
 
-def _shares(samples: tuple[Sample, ...], ctx: Context) -> tuple[dict[str, float], dict[str, object]]:
-    """Percent of pixels that are background, class and void; warns of classes without any confident pixel."""
+def _shares(samples: tuple[Sample, ...], ctx: Context) -> Outputs:
+    """Percent of pixels that are background, class and void, in all and for every class; warns of classes that have none.
+
+    A class's share counts the images that carry it: there, its own pixels, and those that are void.
+    """
     import numpy as np
 
     from stages.data.images import VOID, read_mask
 
-    counts = np.zeros(256, dtype=np.int64)
+    names = ctx.dataset.classes
+    counts, by_class = np.zeros(256, np.int64), np.zeros((len(names), 3), np.int64)  # its own pixels, void, all
     with ctx.track("counting labels", len(samples)) as meter:
         for sample in samples:
-            counts += np.bincount(read_mask(label_path(ctx.out, sample.id)).ravel(), minlength=256)
+            found = np.bincount(read_mask(label_path(ctx.out, sample.id)).ravel(), minlength=256)
+            counts += found
+            for index in sample.labels:
+                by_class[index] += found[index + 1], found[VOID], found.sum()
             meter.advance()
-    present = sorted({index for sample in samples for index in sample.labels})
-    empty = [ctx.dataset.classes[index] for index in present if counts[index + 1] == 0]
+    present = [index for index in range(len(names)) if by_class[index, 2]]
+    empty = [names[index] for index in present if not by_class[index, 0]]
     if empty:
         ctx.log.warning(
             "irn_labels: no confident pixel of %s in any image; lower irn_labels.fg or look at the seeds", ", ".join(empty)
         )
-    percent = 100 * counts / max(counts.sum(), 1)
-    shares = {"background": percent[0], "class": percent[1:VOID].sum(), "void": percent[VOID]}
-    metrics = {f"train/labels/{name}/share": round(float(value), 2) for name, value in shares.items()}
-    return metrics, {"images": len(samples), "seed": ctx.shared["refine"].seed, "classes_without_confident_pixels": empty}
+    kinds = {"background": counts[0], "class": counts[1:VOID].sum(), "void": counts[VOID]}
+    metrics = {f"train/labels/{kind}/share": _share(pixels, counts.sum()) for kind, pixels in kinds.items()}
+    tables = {
+        f"train/labels/{kind}/share": {names[index]: _share(by_class[index, column], by_class[index, 2]) for index in present}
+        for column, kind in enumerate(("own class", "void"))
+    }
+    notes = {"images": len(samples), "seed": ctx.shared["refine"].seed, "classes_without_confident_pixels": empty}
+    return Outputs([label_path(Path(), sample.id) for sample in samples], metrics, tables, notes)
+
+
+def _share(pixels: np.integer, of: np.integer) -> float:
+    """Percent, two digits."""
+    return round(100 * int(pixels) / max(int(of), 1), 2)
 
 
 def _sheet(job: Job, ctx: Context, samples: tuple[Sample, ...]) -> None:

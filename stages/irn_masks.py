@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,6 @@ from stages.core.kernels import LabelCrf
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from stages.data.dataset import Sample
@@ -47,21 +47,25 @@ def run(config: Config, ctx: Context) -> Outputs:
     """Write one mask an image and how sure it is, then score them where true masks are there."""
     from stages.core import processes, sharding
     from stages.core.files import write_json
+    from stages.data import memory
     from stages.nets import irn
 
     net = ctx.runtime.place(irn.load(ctx.input("irn_train") / "network.safetensors").eval(), config.channels_last)
     samples = ctx.dataset.split("train")
     scored = {sample.id for sample in ctx.dataset.split("score")}
-    sharding.each(
-        samples,
-        lambda s: walk_path(ctx.out, s.id, config),
-        lambda s: _mask(net, s, s.id in scored, config, ctx),
-        "random walk",
-        ctx,
-    )
+
+    def work(batch: Sequence[Sample]) -> None:
+        for sample, walked in zip(batch, _walk(net, batch, config, ctx), strict=True):
+            _mask(walked, sample, sample.id in scored, config, ctx)
+
+    def target(sample: Sample) -> Path:
+        return walk_path(ctx.out, sample.id, config)
+
+    sharding.in_batches(samples, target, work, ctx.runtime.walks_at_once, "random walk", ctx)
     if config.crf:
         preload = ["stages.data.images", "stages.formulas.crf", __name__]
-        processes.each(samples, lambda s: mask_path(ctx.out, s.id), Smooth(config, ctx.out), "dense CRF of masks", ctx, preload)
+        smooth = Smooth(config, ctx.out)
+        processes.each(samples, lambda s: mask_path(ctx.out, s.id), smooth, "dense CRF of masks", ctx, preload, memory.of_crf)
     write_json(ctx.out / CONFIDENCE, {s.id: _confidence(confidence_path(ctx.out, s.id)) for s in samples})
     scores = score(config, ctx)
     _sheet(net, config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
@@ -92,20 +96,20 @@ def walked_path(folder: Path, image_id: str) -> Path:
     return folder / "walked" / f"{image_id}.npz"
 
 
-def _mask(net: Irn, sample: Sample, keep: bool, config: Config, ctx: Context) -> None:
-    """Walk the seeds of one image and write its mask, and before it its maps if they are to be scored."""
+def _mask(walked: Tensor, sample: Sample, keep: bool, config: Config, ctx: Context) -> None:
+    """Write the mask of one image from its walked maps (P,h,w), and before it those maps if they are to be scored."""
     import numpy as np
     import torch
 
     from stages.core.files import write_atomic
-    from stages.data.images import read_image, write_grey, write_mask
+    from stages.data import seedfile, sources
+    from stages.data.images import size, write_grey, write_mask
     from stages.formulas import confidence, seeds
 
-    image = read_image(sample.image)
-    walked, classes = _walk(net, image, sample, config, ctx)
-    rounded = walked.half().cpu().numpy()
+    classes = seedfile.read(sources.seed_path(ctx.input("seed_infer"), sample.id)).classes
+    rounded, extent = walked.half().cpu().numpy(), size(sample.image)
     if keep:
-        arrays: dict[str, Any] = {"classes": classes, "maps": rounded, "size": np.array(image.shape[:2])}
+        arrays: dict[str, Any] = {"classes": classes, "maps": rounded, "size": np.array(extent)}
         write_atomic(walked_path(ctx.out, sample.id), lambda temporary: np.savez(temporary, **arrays))
     # the maps that are stored decide, so that scoring them again gives these masks
     stored = torch.from_numpy(rounded).float()
@@ -113,7 +117,7 @@ def _mask(net: Irn, sample: Sample, keep: bool, config: Config, ctx: Context) ->
     sure = (255 * confidence.margins(maps, config.fixed)).round().byte().numpy()
     note = {CONFIDENT: f"{confidence.stability(maps, config.fixed):.4f}"}
     write_atomic(confidence_path(ctx.out, sample.id), lambda temporary: write_grey(temporary, sure, note))
-    mask = seeds.label(seeds.upsample_walked(stored, image.shape[:2]), config.fixed, classes.tolist()).numpy()
+    mask = seeds.label(seeds.upsample_walked(stored, extent), config.fixed, classes.tolist()).numpy()
     write_atomic(walk_path(ctx.out, sample.id, config), lambda temporary: write_mask(temporary, mask))
 
 
@@ -145,20 +149,20 @@ class Smooth:
         write_atomic(mask_path(self.out, sample.id), lambda temporary: write_mask(temporary, mask))
 
 
-def _walk(net: Irn, image: Array, sample: Sample, config: Config, ctx: Context) -> tuple[Tensor, np.ndarray]:
-    """Walked maps (P,h,w) of the present classes and their ids."""
+def _walk(net: Irn, samples: Sequence[Sample], config: Config, ctx: Context) -> list[Tensor]:
+    """Walked maps (P,h,w) of the present classes, of every image."""
     import torch
 
     from stages.data import seedfile, sources
+    from stages.data.images import read_image
     from stages.formulas import seeds, walk
 
-    seed = seedfile.read(sources.seed_path(ctx.input("seed_infer"), sample.id))
     refine, device = ctx.shared["refine"], ctx.runtime.device
     with torch.inference_mode():
-        maps = seeds.power(seedfile.strided_maps(seed, refine.seed, device), refine.power)
-        edge = _edge(net, image, config, ctx)
-        method: Any = config.method
-        return walk.random_walk(maps, edge, config.radius, config.beta, config.exp_times, method), seed.classes
+        stored = [seedfile.read(sources.seed_path(ctx.input("seed_infer"), sample.id)) for sample in samples]
+        maps = [seeds.power(seedfile.strided_maps(seed, refine.seed, device), refine.power) for seed in stored]
+        edges = [_edge(net, read_image(sample.image), config, ctx) for sample in samples]
+        return walk.random_walk_batch(maps, edges, config.radius, config.beta, config.exp_times, config.method)
 
 
 def _edge(net: Irn, image: Array, config: Config, ctx: Context) -> Tensor:

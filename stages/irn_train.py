@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.data.dataset import Sample
+    from stages.data.images import Array
     from stages.nets.irn import Irn
 
 NEEDS = ("seed_train", "irn_labels")
 SHARED = ()
 READS = ("train",)
+SHOWN = 10  # images on the contact sheet
 
 
 class Config(Section):
@@ -76,9 +78,10 @@ def run(config: Config, ctx: Context) -> Outputs:
     if config.displacement:
         _centre(net, samples[:: max(len(samples) // max(config.centre_images, 1), 1)][: config.centre_images], config, ctx)
     irn.save(net, ctx.out / "network.safetensors")
+    _sheet(net.eval(), samples[:: max(len(samples) // SHOWN, 1)][:SHOWN], config, ctx)
     metrics = curves.final(ctx.out)
     notes = {"images": len(samples), "steps": steps, "weights": report.line()}
-    return Outputs([Path("network.safetensors"), curves.plot(ctx.out)], metrics, notes=notes)
+    return Outputs([Path("network.safetensors"), curves.plot(ctx.out), Path("irn.png")], metrics, notes=notes)
 
 
 def _check(config: Config) -> None:
@@ -144,3 +147,22 @@ def _centre(net: Irn, samples: tuple[Sample, ...], config: Config, ctx: Context)
             total += net(ctx.runtime.place(view[None], config.channels_last)).displacement.float().mean((0, 2, 3))
             meter.advance()
     net.mean_shift.mean.copy_(total / len(samples))
+
+
+def _sheet(net: Irn, samples: tuple[Sample, ...], config: Config, ctx: Context) -> None:
+    """A contact sheet: image, affinity label, boundaries, and the displacements where they were taught (direction as hue)."""
+    import torch
+
+    from stages.data import sheets
+    from stages.data.images import overlay, read_image, read_mask
+    from stages.nets import irn_inference
+
+    def drawn(sample: Sample) -> list[Array]:
+        image, label = read_image(sample.image), read_mask(ctx.input("irn_labels") / "labels" / f"{sample.id}.png")
+        edge, field = irn_inference.boundaries_and_field(net, image, ctx.runtime, 0, config.channels_last)
+        pictures = [image, overlay(image, label), sheets.heat(image, sheets.enlarged(edge.cpu().numpy(), image))]
+        return [*pictures, sheets.directions(field.cpu().numpy(), image)] if config.displacement else pictures
+
+    header = ["image", "affinity label", "boundaries", *(["displacements"] if config.displacement else [])]
+    with torch.inference_mode():
+        sheets.write_sheet(ctx.out / "irn.png", header, [drawn(sample) for sample in samples])

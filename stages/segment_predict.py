@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ class Refine:
 def run(config: Config, ctx: Context) -> Outputs:
     """Write one prediction an image, and one after the CRF, then score both where true masks are there."""
     from stages.core import processes, sharding
+    from stages.data import memory
     from stages.nets.mmseg import network, runner
 
     samples, kinds = ctx.dataset.split("val"), _kinds(config)
@@ -75,7 +77,8 @@ def run(config: Config, ctx: Context) -> Outputs:
     if config.crf:
         preload = ["stages.data.images", "stages.formulas.crf", "stages.formulas.segmentation", __name__]
         refine = Refine(config, ctx.out)
-        processes.each(samples, lambda s: prediction_path(ctx.out, "crf", s.id), refine, "dense CRF", ctx, preload)
+        size = partial(memory.of_full_crf, classes=len(ctx.dataset.classes))
+        processes.each(samples, lambda s: prediction_path(ctx.out, "crf", s.id), refine, "dense CRF", ctx, preload, size)
     scores = score(config, ctx)
     _sheet(kinds, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
     shutil.rmtree(ctx.out / SCRATCH, ignore_errors=True)

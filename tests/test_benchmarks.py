@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import measure, scoring, small_run, threshold, training, walk
+from benchmarks import affinity, fullsize, measure, scoring, small_run, threshold, training, walk
 from benchmarks.registry import TABLE, line
 
 ROOT = Path(__file__).parents[1]
 IDS = {
     *("rw_small", "rw_voc", "rw_mem", "rw_scale", "rw_gpu", "crf_pair", "crf_procs", "thr_search", "thr_overhead", "seed_post"),
     *("seed_store", "seed_infer", "bas_step", "eval_conf", "eval_sweep", "train_step_gpu", "loader_overlap", "cli_help"),
-    *("cli_status", "rerun_cached", "resume"),
+    *("cli_status", "rerun_cached", "resume", "rw_large", "irn_paths"),
 }
 KEYS = {"id", "ratio", "value", "unit", "reference_seconds", "target", "status", "machine", "versions", "sizes"}
 
@@ -75,6 +75,30 @@ def test_the_dense_walk_is_the_sparse_one():
     dense = walk.dense_walk(scores.double() * (1 - edge.double()), matrix)
     found = walk.walk.random_walk(scores.double(), edge.double(), method="exact")
     torch.testing.assert_close(found, dense)
+
+
+def test_a_batch_of_walks_is_held_to_dense_ones():
+    row = walk.many_at_once(torch.device("cpu"), (12, 13), 3)
+    assert row.ratio is not None and row.extra["label_flips"] == 0 and row.extra["rel"] < 1e-4
+    assert row.extra["ratio_with_construction"] > 0
+
+
+def test_gathered_paths_lose_what_ours_do():
+    logits, kinds = affinity.batch(1, (24, 32))
+    torch.testing.assert_close(affinity.product(logits, kinds), affinity.gathered(logits, kinds))
+    slopes = [affinity.gradient(losses, logits, kinds) for losses in (affinity.product, affinity.gathered)]
+    torch.testing.assert_close(*slopes)
+    assert slopes[0].abs().sum() > 0
+
+
+def test_refinement_of_a_folder_of_photographs_is_timed(generated: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("pydensecrf")
+    assert fullsize.main(["--data", str(generated), "--trunk", "tiny"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    count = len((generated / "ImageSets/Segmentation/train.txt").read_text().split())
+    assert (row["id"], row["images"], row["trunk"]) == ("fullsize", count, "tiny")
+    rates = ("labels_a_second", "walk_exact_a_second", "walk_chebyshev_a_second", "masks_a_second")
+    assert all(row[name] > 0 for name in rates) and row["peak_mb"] > 100
 
 
 def test_counts_by_class_are_those_of_the_confusion_matrix():

@@ -306,6 +306,16 @@ def test_overlays_leave_background_alone_and_whiten_void():
     assert mixed[0].tolist() == [[100, 100, 100], [114, 50, 50], [177, 177, 177]]
 
 
+def test_directions_have_hues_and_what_stands_still_is_black():
+    field = np.zeros((2, 1, 5), np.float32)
+    field[:, 0, :4] = [[0, 3, 0, -3], [3, 0, -3, 0]]  # right, down, left, up
+    picture = sheets.directions(field, np.zeros((4, 18, 3), np.uint8))
+    assert picture.shape == (4, 18, 3) and (picture[:, 16:] == 0).all()
+    right, down, left, up = (picture[0, column].astype(int) for column in (0, 4, 8, 12))
+    assert right.argmax() == 0 and down.argmax() == 1 and up.argmax() == 2
+    assert left.argmin() == 0 and left[1] == left[2]
+
+
 def test_sheets_have_a_tile_a_picture(tmp_path):
     tall, wide = (
         np.zeros((40, 10, 3), np.uint8),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import Counter, blurred_seeds, random_seed_network, stage_context
+from PIL import Image
 
 from stages import irn_labels, irn_masks, irn_train
 from stages.core import training
 from stages.core.errors import StageError
 from stages.core.files import read_json
 from stages.core.stage import Context
-from stages.data import seedfile, views
+from stages.data import seedfile, sheets, views
 from stages.data.images import read_grey, read_image, read_mask
 from stages.formulas import confidence, crf, metrics
 from stages.nets import irn
@@ -112,6 +116,13 @@ def test_a_class_without_confident_pixels_is_warned_of(folder: Path, caplog: pyt
     assert f"no confident pixel of {ctx.dataset.classes[lost]}" in caplog.text
     assert outputs.notes["classes_without_confident_pixels"] == [ctx.dataset.classes[lost]]
     assert sum(outputs.metrics.values()) == pytest.approx(100, abs=0.05)
+    own, void = (outputs.classes[f"train/labels/{kind}/share"] for kind in ("own class", "void"))
+    assert own.keys() == void.keys() and own[ctx.dataset.classes[lost]] == 0
+    carried = [sample for sample in ctx.dataset.split("train") if lost in sample.labels]
+    labels = np.concatenate([read_mask(irn_labels.label_path(ctx.out, sample.id)).ravel() for sample in carried])
+    assert void[ctx.dataset.classes[lost]] == pytest.approx(100 * (labels == 255).mean(), abs=0.01)
+    other = next(index for index in carried[0].labels + ctx.dataset.split("train")[1].labels if index != lost)
+    assert own[ctx.dataset.classes[other]] > 0
 
 
 def test_image_specific_levels_move_with_the_threshold() -> None:
@@ -141,12 +152,42 @@ def test_an_interrupted_training_ends_with_the_same_bits(labelled: Path, folder:
     assert (whole.out / "network.safetensors").read_bytes() == expected
 
 
+class Deadly(Counter):
+    """A progress display that kills its process at the first advance, with no time to tidy up."""
+
+    def advance(self, steps: int = 1, **values: float) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_until_killed(folder: Path) -> None:
+    torch.set_num_threads(1)
+    training.SAVE_SECONDS = 0.0
+    irn_train.run(TRAIN, context(folder, "irn_train", Deadly()))
+
+
+def test_a_killed_training_ends_with_the_same_bits(labelled: Path, folder: Path) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    ctx = context(folder, "irn_train")
+    irn_train.run(TRAIN, ctx)
+    expected = (ctx.out / "network.safetensors").read_bytes()
+    shutil.rmtree(ctx.out)
+    process = multiprocessing.get_context("spawn").Process(target=train_until_killed, args=(folder,))
+    process.start()
+    process.join(timeout=240)
+    assert process.exitcode == -signal.SIGKILL
+    assert torch.load(ctx.out / "state.pth", weights_only=True)["step"] == 9 and not (ctx.out / "network.safetensors").exists()
+    irn_train.run(TRAIN, ctx)
+    assert (ctx.out / "network.safetensors").read_bytes() == expected
+
+
 def test_boundaries_are_the_same_without_displacements(labelled: Path, folder: Path) -> None:
     shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
     ctx, nets = context(folder, "irn_train"), []
     for displacement in (True, False):
         outputs = irn_train.run(replace(TRAIN, displacement=displacement), ctx)
         assert ("train/loss/fg_displacement" in outputs.metrics) == displacement
+        assert Path("irn.png") in outputs.files
+        assert Image.open(ctx.out / "irn.png").width == (3 + displacement) * (sheets.TILE + 6) + 6
         nets.append(irn.load(ctx.out / "network.safetensors"))
         shutil.rmtree(ctx.out)
     for one, other in zip(nets[0].branches()[0], nets[1].branches()[0], strict=True):
@@ -179,6 +220,20 @@ def test_scores_are_those_of_the_masks_on_disk(labelled: Path, folder: Path) -> 
     assert outputs.metrics["train/masks/oracle/mIoU"] >= outputs.metrics["train/masks/fixed/mIoU"]
     assert set(outputs.classes) == {"train/masks/oracle/mIoU", "train/masks/fixed/mIoU"}
     assert (ctx.out / "masks.png").is_file()
+
+
+def test_masks_of_a_batch_are_those_of_one_image_after_another(labelled: Path, folder: Path, monkeypatch: Any) -> None:
+    shutil.copytree(labelled / "irn_labels", folder / "irn_labels", dirs_exist_ok=True)
+    irn_train.run(TRAIN, context(folder, "irn_train"))
+    ctx, masks = context(folder, "irn_masks"), []
+    for at_once in (1, 4):
+        monkeypatch.setattr(type(ctx.runtime), "walks_at_once", at_once)
+        irn_masks.run(irn_masks.Config(exp_times=4), ctx)
+        masks.append([read_mask(irn_masks.mask_path(ctx.out, sample.id)) for sample in ctx.dataset.split("train")])
+        shutil.rmtree(ctx.out)
+    assert len(masks[0]) == 6
+    for one, other in zip(*masks, strict=True):
+        assert (one != other).mean() < 1e-3
 
 
 def test_masks_go_on_after_an_interruption(labelled: Path, folder: Path) -> None:

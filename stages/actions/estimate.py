@@ -17,7 +17,7 @@ from stages.actions.states import Report
 from stages.core import config as configuration
 from stages.core import stage as contract
 from stages.core.errors import StageError
-from stages.core.runtime import cores
+from stages.core.limits import cores
 
 MODEL, BEFORE = "cost model", "its last run"
 LOOKED_AT = 16  # images whose size is taken for all

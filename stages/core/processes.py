@@ -21,18 +21,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 QUEUED = 4  # tasks handed out ahead, a worker
+WORKER = 100 << 20  # bytes of a worker before it works; Python, torch and what is preloaded are shared by all (300 MB once)
 
 
 def each(
-    items: Sequence[T], target: Callable[[T], Path], work: Callable[[T], object], label: str, ctx: Context, preload: Sequence[str]
+    items: Sequence[T],
+    target: Callable[[T], Path],
+    work: Callable[[T], object],
+    label: str,
+    ctx: Context,
+    preload: Sequence[str],
+    size: Callable[[T], int],
 ) -> None:
     """Do WORK, a picklable callable, on every item of this process's share whose output is missing, with progress.
 
-    PRELOAD: modules that workers share from the start instead of importing them one by one.
+    PRELOAD: modules that workers share from the start instead of importing them one by one. SIZE: bytes of memory that
+    WORK takes for an item; where the largest does not fit once a core, there are fewer workers.
     """
     fabric = ctx.runtime.fabric
     todo = pending(items, target)[fabric.global_rank :: fabric.world_size]
     workers = min(ctx.runtime.workers, len(todo))
+    if workers > 1:
+        largest = WORKER + max(size(item) for item in todo)
+        workers = min(ctx.runtime.workers_of(largest), len(todo))
+        ctx.log.info("%s: %d processes of up to %d MB", label, workers, largest >> 20)
     with ctx.track(label, len(items), len(items) - len(todo)) as meter:
         for _ in in_pool(todo, work, workers, preload) if workers > 1 else map(work, todo):
             meter.advance()

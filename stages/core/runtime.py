@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from stages.core.config import Field, Section
 from stages.core.errors import StageError
+from stages.core.limits import cores, free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     T = TypeVar("T", bound="torch.Tensor | torch.nn.Module")
 
 
+MEMORY_SHARE = 0.8  # of what is free goes to worker processes
 # whose versions a manifest tells
 PACKAGES = ("torch", "torchvision", "numpy", "lightning-fabric", "mmsegmentation", "mmengine", "mmcv-lite", "pydensecrf2")
 
@@ -30,7 +32,9 @@ class Config(Section):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto, 32-true, bf16-mixed or 16-mixed, for training and network inference."
     )
-    workers: int = Field(-1, description="Processes that read images or run the CRF; -1 = one a core.", ge=-1)
+    workers: int = Field(
+        -1, description="Processes that read images or run the CRF; -1 = one a core, fewer where memory is short.", ge=-1
+    )
     threads: int = Field(0, description="Threads of arithmetic on a CPU; 0 = torch's choice, one a core.", ge=0)
     seed: int = Field(0, description="Seed of weights, order, crops and class draws.", ge=0)
 
@@ -123,10 +127,22 @@ class Runtime:
         """Processes for reading images and for the CRF."""
         return self.config.workers if self.config.workers >= 0 else cores()
 
+    def workers_of(self, size: int) -> int:
+        """Processes that take SIZE bytes of memory each: as many as asked for, else as cores and free memory allow."""
+        free = free_memory()
+        if self.config.workers >= 0 or free is None:
+            return self.workers
+        return max(min(cores(), int(MEMORY_SHARE * free) // size), 1)
+
     @property
     def masks_at_once(self) -> int:
         """Masks of one image that F2 judges together: a GPU wants many, a CPU gains up to two (ResNet50, MobileNetV2)."""
         return 2 if self.device.type == "cpu" else 128
+
+    @property
+    def walks_at_once(self) -> int:
+        """Images whose random walks are one: on a GPU a single small grid leaves most of it idle, a CPU gains nothing."""
+        return 1 if self.device.type == "cpu" else 32
 
     def describe(self) -> str:
         """One line for the log: what was decided."""
@@ -160,11 +176,6 @@ class Runtime:
             "peak_memory_mb": self.peak_mb(),
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         }
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def generator_states() -> list[torch.Tensor]:

@@ -21,12 +21,20 @@ def pending(items: Sequence[T], target: Callable[[T], Path]) -> list[T]:
 
 def each(items: Sequence[T], target: Callable[[T], Path], work: Callable[[T], object], label: str, ctx: Context) -> None:
     """Do WORK on every item of this process's share whose output is missing, with progress."""
+    in_batches(items, target, lambda batch: work(batch[0]), 1, label, ctx)
+
+
+def in_batches(
+    items: Sequence[T], target: Callable[[T], Path], work: Callable[[Sequence[T]], object], size: int, label: str, ctx: Context
+) -> None:
+    """The same, WORK taking up to SIZE items at a time."""
     fabric = ctx.runtime.fabric
     share = items[fabric.global_rank :: fabric.world_size]
     todo = pending(share, target)
     with ctx.track(label, len(share), len(share) - len(todo)) as meter:
-        for item in todo:
+        for start in range(0, len(todo), size):
             interrupt.check()
-            work(item)
-            meter.advance()
+            batch = todo[start : start + size]
+            work(batch)
+            meter.advance(len(batch))
     fabric.barrier()

@@ -20,6 +20,7 @@ from stages.core.files import read_json, write_json
 from stages.core.kernels import LabelCrf
 from stages.core.runtime import Runtime
 from stages.core.stage import Context
+from stages.data import memory
 from stages.data.comparison import Comparison, plain
 from stages.data.dataset import Sample
 from stages.data.images import Array, read_image, read_mask, resize
@@ -98,5 +99,5 @@ def compare(
 
     sharding.each(samples, lambda s: pairs.numbers(LOSSES, s), judge, "losses of masks", ctx)
     agree = Agree(pairs, crf.Kernels.of(field, field.iterations), field.certainty)
-    processes.each(samples, lambda s: pairs.numbers(AGREEMENTS, s), agree, "dense CRF of masks", ctx, [__name__])
+    processes.each(samples, lambda s: pairs.numbers(AGREEMENTS, s), agree, "dense CRF of masks", ctx, [__name__], memory.of_crf)
     return {sample.id: pairs.comparison(sample) for sample in samples}
