@@ -134,7 +134,7 @@ def run_lengths(inside: np.ndarray) -> list[int]:
     """Lengths of runs of False and True in turn, False first (of length 0 where there is none), row after row."""
     flat = inside.ravel()
     ends = np.flatnonzero(np.diff(flat)) + 1
-    lengths = np.diff([0, *ends, flat.size]).tolist()
+    lengths = np.diff(np.concatenate(([0], ends, [flat.size]))).tolist()
     return [0, *lengths] if flat.size and flat[0] else lengths
 
 

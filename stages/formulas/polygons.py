@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,8 @@ def _numbered(labels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int]]:
     """Regions numbered from 1 in an array (H,W), and the label of each."""
     numbered, owners = np.zeros(labels.shape, np.int32), []
     for label in np.unique(labels[labels > 0]).tolist():
-        own, count = ndimage.label(labels == label)
+        pieces: Any = ndimage.label(labels == label)
+        own, count = pieces
         numbered += np.where(own > 0, own + len(owners), 0).astype(np.int32)
         owners += [label] * count
     return numbered, owners
@@ -187,7 +188,8 @@ def bridged(rings: Sequence[Ring]) -> Ring:
     """One ring of an outer one and its holes: each hole is reached and left by the same line, which encloses nothing."""
     joined, *holes = rings
     for hole in holes:
-        distances, nearest = KDTree(joined).query(hole)
+        found: Any = KDTree(joined).query(hole)
+        distances, nearest = found
         there = int(distances.argmin())
         around, here = np.roll(hole, -there, 0), int(nearest[there])
         joined = np.vstack([joined[: here + 1], around, around[:1], joined[here:]])
