@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from stages.core.config import Field, Section
+from stages.core.config import Field
+from stages.core.kernels import LabelCrf
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ READS = ("train",)
 SHOWN = 10  # images on the contact sheet
 
 
-class Config(Section):
-    """Where a seed is confident, and the dense CRF's kernels."""
+class Config(LabelCrf):
+    """Where a seed is confident, and the dense CRF."""
 
     levels: Literal["fixed", "image-specific"] = Field(
         "fixed", description="fixed: the two thresholds below; image-specific: offsets from each image's own thresholds."
@@ -36,13 +37,6 @@ class Config(Section):
     bg: float = Field(0.17, description="Where no map exceeds it, an image is confident background.", gt=0, lt=1)
     fg_offset: float = Field(0.05, description="image-specific: added to the threshold for confident foreground.", ge=0)
     bg_offset: float = Field(0.10, description="image-specific: taken from the threshold for confident background.", ge=0)
-    certainty: float = Field(0.7, description="Probability that a seed's label is right, for the CRF.", gt=0.5, lt=1)
-    iterations: int = Field(10, description="Mean-field iterations of the CRF.", ge=1)
-    smooth_width: float = Field(3.0, description="Width of the smoothness kernel, in pixels.", gt=0)
-    smooth_weight: float = Field(3.0, description="Weight of the smoothness kernel.", ge=0)
-    colour_width: float = Field(50.0, description="Width of the colour kernel, in pixels.", gt=0)
-    colour_range: float = Field(5.0, description="Width of the colour kernel, in grey levels.", gt=0)
-    colour_weight: float = Field(10.0, description="Weight of the colour kernel.", ge=0)
 
 
 @dataclass(frozen=True)
