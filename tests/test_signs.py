@@ -47,10 +47,12 @@ def test_a_mask_on_a_finer_grid_is_averaged():
     assert found[0, 0] == pytest.approx(1 + 3 / 16)
 
 
-def test_agreement_is_the_iou_of_each_present_class_and_of_the_background():
+def test_agreement_is_the_lower_iou_of_class_and_background():
     before, after = mask("1120", "0000"), mask("1220", "0000")
-    np.testing.assert_allclose(signs.agreement(before, after, [0, 1, 2]), [(1 / 2 + 1) / 2, (1 / 2 + 1) / 2, (0 + 1) / 2])
-    np.testing.assert_allclose(signs.agreement(ALL, HALF, [0]), [(1 / 2 + 0) / 2])
+    np.testing.assert_allclose(signs.agreement(before, after, [0, 1, 2]), [1 / 2, 1 / 2, 0])
+    assert signs.agreement(ALL, HALF, [0]) == 0 and signs.agreement(ALL, ALL, [0]) == 0  # no background is left to agree on
+    large, after = mask("1111", "1110"), mask("1111", "1100")
+    np.testing.assert_allclose(signs.agreement(large, after, [0]), [1 / 2])
     np.testing.assert_allclose(signs.areas(before, [0, 1, 2]), [2 / 8, 1 / 8, 0])
 
 

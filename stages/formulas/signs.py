@@ -5,8 +5,8 @@ class is judged by itself. Three signs, each positive where the refined mask loo
 
 - `loss`: L_bas + L_ac of the mask as foreground map on the frozen seed network (BAS, IJCV 2023, Eq. 3 and 4; section 5.5
   chooses thresholds by it); the lower the better;
-- `agreement`: IoU of the mask with its own dense-CRF refinement, of the class and of the background: a mask that follows
-  the image changes little;
+- `agreement`: IoU of the mask with its own dense-CRF refinement, of the class or of the background, whichever is lower:
+  a mask that follows the image changes little;
 - `vanished`: whether the class, which the image-level labels name, has any pixel.
 
 Shapes: M masks, P present classes, H W the image, h w the feature grid.
@@ -32,7 +32,7 @@ Judge = Callable[[Tensor], Tensor]  # masks (J,1,h,w) → logits (J,C) of the fe
 
 LOSS, AGREEMENT, VANISHED, COMBINED = "loss", "agreement", "vanished", "combined"
 NUMBERS = ("loss", "agreement", "area")  # what the signs are made of
-WEIGHTS = {LOSS: 0.25, AGREEMENT: 1.0, VANISHED: 1.0}  # of the signs in the combined one: chosen on photographs
+WEIGHTS = {LOSS: 0.4, AGREEMENT: 1.0, VANISHED: 1.0}  # of the signs in the combined one: chosen on photographs
 
 
 def losses(masks: Sequence[Mask], classes: Sequence[int], size: tuple[int, int], logits: Tensor, judge: Judge) -> Numbers:
@@ -52,14 +52,14 @@ def losses(masks: Sequence[Mask], classes: Sequence[int], size: tuple[int, int],
 
 
 def agreement(mask: Mask, refined: Mask, classes: Sequence[int]) -> Numbers:
-    """Agreement (P,) of a mask (H,W) with its dense-CRF refinement: the mean of the IoU of a class and of the background.
+    """Agreement (P,) of a mask (H,W) with its dense-CRF refinement: the lower IoU of a class's and the background's.
 
     A region that fills the image agrees with itself by its size alone; the background that is left of it does not. The IoU
     of what is in neither counts 0.
     """
     own = np.asarray(classes, dtype=np.int64) + 1
     ious = np.nan_to_num(metrics.iou(metrics.confusion(mask, refined, int(own.max()) + 1)))
-    return (ious[own] + ious[0]) / 2
+    return np.minimum(ious[own], ious[0])
 
 
 def areas(mask: Mask, classes: Sequence[int]) -> Numbers:
