@@ -95,20 +95,21 @@ def predict(
     Goes on after an unreadable file, names it at the end and then exits with 2. Asked again with the same network and
     settings, only what is missing or older than its photograph is made. Ids in the masks are the places in classes.txt.
     """
-    from stages.actions import predict as prediction
+    from stages.actions import predict_files
     from stages.actions.photographs import collect
+    from stages.actions.predict import Predictor
     from stages.data.labels import read_lines
 
     request = Request(run=run, assignments=assignments or [], device=device, precision=precision)
     chosen = options.open_run(request) if model is None else options.settings_alone(request)
     config: Any = chosen.sections["segment_predict"]
-    predictor = prediction.Predictor(model or chosen.folder, config, chosen.runtime, crf)
+    predictor = Predictor(model or chosen.folder, config, chosen.runtime, crf)
     photographs = collect(paths, out)
-    wanted = prediction.Wanted(out, overlays, probabilities, None if labels is None else read_lines(labels))
+    wanted = predict_files.Wanted(out, overlays, probabilities, None if labels is None else read_lines(labels))
     classes, started = predictor.classes, time.monotonic()  # the network is read before the clock starts
-    summary = prediction.predict(predictor, photographs, wanted, progress.reporter(quiet), force)
+    summary = predict_files.predict(predictor, photographs, wanted, progress.reporter(quiet), force)
     if coco:
-        prediction.write_coco(photographs, classes, out, progress.reporter(quiet))
+        predict_files.write_coco(photographs, classes, out, progress.reporter(quiet))
     _tell(summary, out, time.monotonic() - started, as_json, quiet)
 
 
