@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import TINY, Command
+from conftest import TINY, Command, Counter
 from PIL import Image
 from pycocotools.mask import encode
 
+from stages import segment_train
 from stages.actions.configure import resolve
 from stages.actions.run import Run
 from stages.core import stage as contract
@@ -158,6 +160,10 @@ def test_what_was_corrected_is_learnt_from(bas: Command, run: Run, tmp_path: Pat
     assert (masks(run, "mask_choice")[first][30:44, 40:50] == 5).all()
     other = max(before)
     np.testing.assert_array_equal(masks(run, "mask_choice")[other], masks(run)[other])
+    ctx = run.context("segment_train", Counter(), logging.getLogger("test"))
+    config = run.sections["segment_train"]
+    assert isinstance(config, segment_train.Config)
+    assert segment_train._supervision(config, ctx) == "pseudo, 1 of 8 corrected by hand"
     words = "image-level labels and 1 of 8 pseudo masks corrected by hand"
     assert bas("eval", "--run", str(run.folder), "--json").json["supervision"] == words
     assert f"supervision: {words}" in bas("status", "--run", str(run.folder)).err
