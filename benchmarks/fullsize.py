@@ -2,7 +2,8 @@
 
 The stages irn_labels and irn_masks themselves, on the list DIR/ImageSets/Segmentation/train.txt of a devkit. What they
 read is made up: seeds are smooth maps of the present classes, IRN has random weights, so their figures are of speed
-alone. One JSON line on stdout: images a second of the whole stage, and of the walk alone (step by step and expanded).
+alone. One JSON line on stdout: images a second of the whole stages, and of the walk alone (step by step and expanded).
+The peak memory is that of this process, where the network and the walk are; `crf_procs` tells that of a CRF's worker.
 """
 
 from __future__ import annotations
