@@ -38,6 +38,7 @@ class Config(Section):
     )
     steps: int = Field(300, description="Steps for which a pixel follows the displacements, at most.", ge=0)
     fixed: float = Field(0.25, description="Background threshold, on walked maps divided by their maximum.", gt=0, lt=1)
+    score: Literal["max", "mean"] = Field("max", description="An instance's score: of its walked values the max or the mean.")
     least_area: float = Field(0.01, description="Share of the image that an instance has at least.", ge=0, lt=1)
     radius: int = Field(5, description="A step of the walk reaches pixels nearer than this, on the stride-4 grid.", ge=2)
     beta: float = Field(10.0, description="Exponent on the affinities.", gt=0)
@@ -116,7 +117,7 @@ def _instances(net: Irn, image: Array, sample: Sample, config: Config, ctx: Cont
         walked = walk.random_walk(channels, edge, config.radius, config.beta, config.exp_times, method)
         result = instances.contest(walked, size, config.fixed)
     labels = [int(seed.classes[row]) for row in rows]
-    return instances.instances(result, labels, config.least_area * size[0] * size[1]), field
+    return instances.instances(result, labels, config.least_area * size[0] * size[1], config.score), field
 
 
 def score(config: Config, ctx: Context) -> Scores:

@@ -107,3 +107,5 @@ def test_pieces_are_instances_and_fragments_are_none() -> None:
     share = torch.tensor([[0.5, 0.7, 0, 0.4], [0, 0, 0, 0.9], [1.0, 0, 0, 0.8]])
     found = instances.instances(instances.Contest(owner, share), [3, 1, 7], least=2)
     assert [(one.label, one.mask.sum(), one.score) for one in found] == [(3, 3, pytest.approx(0.9)), (3, 2, pytest.approx(0.7))]
+    means = instances.instances(instances.Contest(owner, share), [3, 1, 7], least=1, rule="mean")
+    assert [(one.label, one.score) for one in means] == [(1, 1), (3, pytest.approx(0.7)), (3, pytest.approx(0.6))]

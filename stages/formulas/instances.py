@@ -9,7 +9,7 @@ grid, H W the image. Fields (2,h,w) are in steps of that grid, channel 0 = y, 1 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,12 @@ from torch import Tensor
 
 from stages.formulas.seeds import enlarge
 
+Rule = Literal["max", "mean"]
 STILL = 1e-3  # grid steps: where no pixel moves further, all have arrived
 
 
 class Instance(NamedTuple):
-    """One object: its class id, its pixels (H,W), and the largest walked score among them."""
+    """One object: its class id, its pixels (H,W), and its score, of the walked ones among them."""
 
     label: int
     mask: NDArray[np.bool_]
@@ -115,10 +116,11 @@ def contest(walked: Tensor, size: tuple[int, int], threshold: float) -> Contest:
     return Contest(owner.masked_fill_(share <= threshold, 0), share)
 
 
-def instances(result: Contest, labels: Sequence[int], least: float) -> list[Instance]:
+def instances(result: Contest, labels: Sequence[int], least: float, rule: Rule = "max") -> list[Instance]:
     """The connected pieces, by their sides, of what each channel has, if they have LEAST pixels; the highest score first.
 
-    LABELS: the class id of each channel.
+    LABELS: the class id of each channel. RULE: whether an instance has the largest score of its pixels, as in the paper, or
+    their mean, which tells the best instances of two images apart: the largest is 1 in every image.
     """
     owner, share = result.owner.cpu().numpy(), result.score.cpu().numpy()
     found = []
@@ -128,5 +130,5 @@ def instances(result: Contest, labels: Sequence[int], least: float) -> list[Inst
             mask = np.zeros(owner.shape, bool)
             mask[box] = pieces == piece
             if mask.sum() >= least:
-                found.append(Instance(label, mask, float(share[mask].max())))
+                found.append(Instance(label, mask, float(getattr(share[mask], rule)())))
     return sorted(found, key=lambda one: -one.score)
