@@ -2,6 +2,9 @@
 
 Per image: displacements → centres → groups of pixels that end at one centre; class maps cut to the groups, walked together,
 and each pixel to the strongest. `instances.json` is COCO's document, its annotations with scores: pycocotools reads it.
+
+Centres part animals of one class that touch: on generated herds AP50 rose from 32 (connected pieces of each class) to 44. Where
+an image has one of each class they cost 2. `reach` and IRN's radius are lengths on the stride-4 grid: small images want less.
 """
 
 from __future__ import annotations
