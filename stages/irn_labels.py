@@ -147,12 +147,12 @@ def _shares(samples: tuple[Sample, ...], ctx: Context) -> Outputs:
         )
     kinds = {"background": counts[0], "class": counts[1:VOID].sum(), "void": counts[VOID]}
     metrics = {f"train/labels/{kind}/share": _share(pixels, counts.sum()) for kind, pixels in kinds.items()}
-    tables = {
-        f"train/labels/{kind}/share": {names[index]: _share(by_class[index, column], by_class[index, 2]) for index in present}
-        for column, kind in enumerate(("own class", "void"))
-    }
     notes = {"images": len(samples), "seed": ctx.shared["refine"].seed, "classes_without_confident_pixels": empty}
-    return Outputs([label_path(Path(), sample.id) for sample in samples], metrics, tables, notes)
+    notes["shares_by_class"] = {
+        names[index]: {kind: _share(by_class[index, column], by_class[index, 2]) for column, kind in enumerate(("own", "void"))}
+        for index in present
+    }
+    return Outputs([label_path(Path(), sample.id) for sample in samples], metrics, notes=notes)
 
 
 def _share(pixels: np.integer, of: np.integer) -> float:

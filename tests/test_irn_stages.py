@@ -116,7 +116,7 @@ def test_a_class_without_confident_pixels_is_warned_of(folder: Path, caplog: pyt
     assert f"no confident pixel of {ctx.dataset.classes[lost]}" in caplog.text
     assert outputs.notes["classes_without_confident_pixels"] == [ctx.dataset.classes[lost]]
     assert sum(outputs.metrics.values()) == pytest.approx(100, abs=0.05)
-    own, void = (outputs.classes[f"train/labels/{kind}/share"] for kind in ("own class", "void"))
+    own, void = ({name: row[kind] for name, row in outputs.notes["shares_by_class"].items()} for kind in ("own", "void"))
     assert own.keys() == void.keys() and own[ctx.dataset.classes[lost]] == 0
     carried = [sample for sample in ctx.dataset.split("train") if lost in sample.labels]
     labels = np.concatenate([read_mask(irn_labels.label_path(ctx.out, sample.id)).ravel() for sample in carried])
