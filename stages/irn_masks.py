@@ -58,10 +58,13 @@ def run(config: Config, ctx: Context) -> Outputs:
         for sample, walked in zip(batch, _walk(net, batch, config, ctx), strict=True):
             _mask(walked, sample, sample.id in scored, config, ctx)
 
-    def target(sample: Sample) -> Path:
-        return walk_path(ctx.out, sample.id, config)
+    def first_missing(sample: Sample) -> Path:
+        """The output of the walk that is not there, or the one that is written last: a lost one is made again."""
+        made = walk_path(ctx.out, sample.id, config)
+        others = [confidence_path(ctx.out, sample.id), *([walked_path(ctx.out, sample.id)] if sample.id in scored else [])]
+        return next((path for path in others if not path.exists()), made)
 
-    sharding.in_batches(samples, target, work, ctx.runtime.walks_at_once, "random walk", ctx)
+    sharding.in_batches(samples, first_missing, work, ctx.runtime.walks_at_once, "random walk", ctx)
     if config.crf:
         preload = ["stages.data.images", "stages.formulas.crf", __name__]
         smooth = Smooth(config, ctx.out)

@@ -309,5 +309,11 @@ def test_masks_after_a_crf_and_how_sure_they_are(labelled: Path, folder: Path) -
         assert sure.shape == (20, 20) and sure.dtype == np.uint8 and sure.max() == 255
         assert 0 <= told[sample.id] <= 1
     assert outputs.metrics["train/masks/crf/mIoU"] == round(100 * metrics.miou(matrix), 2)
-    (ctx.out / "masks" / f"{sample.id}.png").unlink()
+    kept = {path: path.read_bytes() for path in ctx.out.glob("*/*")}
+    samples = ctx.dataset.split("train")
+    made = (irn_masks.mask_path, irn_masks.confidence_path, irn_masks.walked_path)
+    for path, lost in zip(made, samples, strict=False):
+        path(ctx.out, lost.id).unlink()
+    irn_masks.walk_path(ctx.out, samples[3].id, config).unlink()
     assert irn_masks.run(config, context(folder, "irn_masks", workers=2)).metrics == outputs.metrics
+    assert {path: path.read_bytes() for path in ctx.out.glob("*/*")} == kept  # any output that is lost is made again
