@@ -55,6 +55,27 @@ def test_gathered_product_equals_the_diagonal_one() -> None:
     torch.testing.assert_close(by_gather, walk._product_by_diagonals(matrix.weights, matrix.shifts)(scores))
 
 
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_rows_that_are_gathered_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    matrix = walk.transition(torch.rand(4, 5, generator=torch.Generator().manual_seed(0)))
+    scores = torch.rand(rows, 20, generator=torch.Generator().manual_seed(1))
+    whole = walk._product_by_gather(matrix.weights, matrix.shifts)(scores)
+    monkeypatch.setattr(walk, "GATHERED_AT_ONCE", 2 * matrix.weights.numel())
+    assert torch.equal(walk._product_by_gather(matrix.weights, matrix.shifts)(scores), whole) and len(whole) == rows
+
+
+def test_images_lie_together_as_long_as_their_grid_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With walls of a row each: 3 x 4 and 2 x 4 are 28 points, with 2 x 7 beside them 70; 9 x 9 is too large by itself."""
+    edges = [torch.rand(*size, dtype=torch.float64) for size in ((3, 4), (2, 4), (2, 7), (9, 9), (1, 1), (1, 1))]
+    monkeypatch.setattr(walk, "POINTS_AT_ONCE", 28)
+    parts = [(part.start, part.stop) for part in walk._together(edges)]
+    assert parts == [(0, 2), (2, 3), (3, 4), (4, 6)]
+    scores = [torch.rand(2, *edge.shape) for edge in edges]
+    walked = walk.random_walk_batch(scores, edges)
+    for found, image in zip(walked, zip(scores, edges, strict=True), strict=True):
+        torch.testing.assert_close(found, walk.random_walk(*image), atol=1e-9, rtol=0)
+
+
 Sizes = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 12)), max_size=4)
 
 

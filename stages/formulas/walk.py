@@ -11,9 +11,9 @@ K diagonals.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from typing import Literal
 
@@ -27,6 +27,8 @@ from stages.formulas.affinity import offsets, pair_affinities
 
 Method = Literal["exact", "chebyshev"]
 CHEBYSHEV_TAIL = 1e-5  # the expansion's dropped coefficients add up to less than this share of the largest score
+POINTS_AT_ONCE = 2**19  # of the grid on which images walk together: 32 photographs of 375 x 500, but not 32 of 2048 x 2048
+GATHERED_AT_ONCE = 2**27  # numbers that one gather brings together: instances may be hundreds of rows
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,14 @@ def _product_by_gather(weights: Tensor, shifts: Sequence[int]) -> Callable[[Tens
     pixels = torch.arange(count, dtype=torch.int32, device=weights.device)
     index = (torch.tensor(shifts, dtype=torch.int32, device=weights.device)[:, None] + pixels + reach).flatten()
 
-    def multiply(x: Tensor) -> Tensor:
+    rows_at_once = max(GATHERED_AT_ONCE // weights.numel(), 1)
+
+    def gathered(x: Tensor) -> Tensor:
         neighbours = F.pad(x, (reach, reach)).index_select(1, index).view(len(x), *weights.shape)
         return neighbours.mul_(weights).sum(1)
+
+    def multiply(x: Tensor) -> Tensor:
+        return torch.cat([gathered(rows) for rows in x.split(rows_at_once)])
 
     return multiply
 
@@ -207,12 +214,31 @@ def random_walk_batch(
 ) -> list[Tensor]:
     """`random_walk` of several images at once, seeds (C_i,h_i,w_i) and edges (h_i,w_i) of any sizes → [(C_i,h_i,w_i)].
 
-    The images lie under one another on one grid, a row of walls (boundary 1) below each and walls beside the narrow ones.
-    No affinity crosses a wall, so T has one block an image, and each walks as it would alone. This is what a GPU wants;
-    a CPU gains nothing by it.
+    This is what a GPU wants; a CPU gains nothing by it.
+    """
+    walker = partial(random_walk, radius=radius, beta=beta, exp_times=exp_times, method=method)
+    return [walked for part in _together(edges) for walked in _on_one_grid(walker, scores[part], edges[part])]
+
+
+def _together(edges: Sequence[Tensor]) -> Iterator[slice]:
+    """Neighbours in the list that lie on one grid of up to POINTS_AT_ONCE: photographs of any size share a GPU's memory."""
+    first = rows = columns = 0
+    for index, edge in enumerate(edges):
+        height, width = edge.shape
+        rows, columns = rows + height + 1, max(columns, width)
+        if index > first and rows * columns > POINTS_AT_ONCE:
+            yield slice(first, index)
+            first, rows, columns = index, height + 1, width
+    yield slice(first, len(edges))
+
+
+def _on_one_grid(walker: Callable[[Tensor, Tensor], Tensor], scores: Sequence[Tensor], edges: Sequence[Tensor]) -> list[Tensor]:
+    """Images under one another, a row of walls (boundary 1) below each and walls beside the narrow ones.
+
+    No affinity crosses a wall, so T has one block an image, and each walks as it would alone.
     """
     if len(edges) < 2:
-        return [random_walk(*image, radius, beta, exp_times, method) for image in zip(scores, edges, strict=True)]
+        return [walker(*image) for image in zip(scores, edges, strict=True)]
     tops = list(accumulate((edge.shape[0] + 1 for edge in edges), initial=0))
     tall = edges[0].new_ones(tops[-1], max(edge.shape[1] for edge in edges))
     planes = tall.new_zeros(max(map(len, scores)), *tall.shape)
@@ -221,5 +247,5 @@ def random_walk_batch(
         rows, columns = slice(top, top + edge.shape[0]), slice(edge.shape[1])
         places.append((slice(len(seeds)), rows, columns))
         tall[rows, columns], planes[places[-1]] = edge, seeds.to(planes)
-    walked = random_walk(planes, tall, radius, beta, exp_times, method)
+    walked = walker(planes, tall)
     return [walked[place].clone() for place in places]
