@@ -317,6 +317,20 @@ def test_a_class_that_is_called_void_is_that_class():
     assert shape.label == "__ignore__"
 
 
+def test_masks_wait_as_run_lengths():
+    """A class of 3 x 2 pixels without one of them: from its corner, one in, one out, four in."""
+    mask = np.zeros((500, 400), np.uint8)
+    mask[10:13, 20:22] = 2
+    mask[10, 21] = 0
+    (shape,) = drawings.draw(mask, CLASSES, "masks", 0)
+    assert isinstance(shape.area, drawings.Runs) and shape.label == "leopard"
+    assert (shape.area.top, shape.area.left, shape.area.height, shape.area.width) == (10, 20, 3, 2)
+    assert list(shape.area.counts) == [0, 1, 1, 4]
+    np.testing.assert_array_equal(
+        drawings.paint(Drawing("", None, [shape], Path()), mask.shape, drawings.labels_of(CLASSES)), mask
+    )
+
+
 def test_labelme_masks_lie_from_their_first_to_their_last_pixel(tmp_path: Path):
     picture = io.BytesIO()
     Image.fromarray(np.array([[0, 1, 1], [1, 1, 0]], np.uint8)).save(picture, format="PNG")

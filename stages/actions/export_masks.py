@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STAGES = ("mask_choice", "irn_masks")  # whose masks are given out: the first that is there
 CONFIDENCE = "confidence.json"
+OF_ALL = ("coco", "cvat")  # formats of one file for all images
 WORST = "worst:"
 
 
@@ -101,7 +102,7 @@ def export_masks(run: Run, folder: Path, manner: Manner, reporter: contract.Repo
     with reporter.track("exporting", len(samples)) as meter:
         for sample in samples:
             drawing, digests[sample.id] = export.give(sample)
-            given += [drawing] if drawing is not None else []
+            given += [drawing] if drawing is not None and manner.format in OF_ALL else []
             meter.advance()
     export.finish(given)
     masks_import.note_exported(run.folder / contract.CORRECTIONS, digests)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import difflib
 import io
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,24 +111,9 @@ class Drawing(NamedTuple):
     where: Path
 
 
-@dataclass(frozen=True)
-class Whole:
-    """Pixels as they are, for shapes that are to be written."""
-
-    cut: Cut
-
-    def cover(self, size: Size) -> Cut:
-        return self.cut
-
-    def counts(self) -> list[int]:
-        """Lengths of runs outside and inside in turn, row after row of the box."""
-        return run_lengths(self.cut.inside)
-
-    def columns(self, size: Size) -> list[int]:
-        """Lengths of runs outside and inside in turn, column after column of an image of SIZE."""
-        whole = np.zeros(size, bool)
-        whole[self.cut.window] = self.cut.inside
-        return run_lengths(whole.T)
+def _runs(cut: Cut) -> Runs:
+    """The pixels of a cut in little memory: the drawings of all images wait for a file of them all."""
+    return Runs(cut.top, cut.left, *cut.inside.shape, array("i", run_lengths(cut.inside)))
 
 
 def run_lengths(inside: np.ndarray) -> list[int]:
@@ -148,7 +134,7 @@ def draw(mask: Array, classes: Sequence[str], kind: Literal["polygons", "masks"]
     names = {label: name for name, label in reversed(labels_of(classes).items())}
     found = polygons.regions(mask, tolerance)
     if kind == "masks":
-        return [Shape(names[region.label], Whole(region.cut)) for region in found]
+        return [Shape(names[region.label], _runs(region.cut)) for region in found]
     return [Shape(names[region.label], Polygon(polygons.bridged(region.rings))) for region in found]
 
 

@@ -69,8 +69,7 @@ def _add_row(rows: dict[int, Tensor], shift: int, weight: Tensor) -> None:
 
 @torch.no_grad()
 def propagate(scores: Tensor, matrix: Transition, steps: int, method: Method = "chebyshev") -> Tensor:
-    """scores (C,h,w) times T^steps. "exact": one product a step; "chebyshev": the same to about 1e-5 of the
-    maximum.
+    """scores (C,h,w) times T^steps. "exact": one product a step; "chebyshev": the same to about 1e-5 of the maximum.
 
     The expansion needs about 72 products for 256 steps (see `chebyshev_coefficients`).
     """

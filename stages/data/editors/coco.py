@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.core.files import write_json
-from stages.data.drawings import Drawing, Polygon, Runs, Shape, Size, Whole, labels_of
+from stages.data.drawings import Drawing, Polygon, Runs, Shape, Size, labels_of, run_lengths
 from stages.data.editors import fields
 
 FILE = "annotations.json"
@@ -45,8 +47,9 @@ def _segment(shape: Shape, size: Size) -> dict[str, Any]:
     measures = {"area": int(cut.inside.sum()), "bbox": [cut.left, cut.top, width, height]}
     if isinstance(shape.area, Polygon):
         return {"segmentation": [shape.area.ring.ravel().tolist()], **measures, "iscrowd": 0}
-    counts = Whole(cut).columns(size)
-    return {"segmentation": {"counts": counts, "size": list(size)}, **measures, "iscrowd": 1}
+    whole = np.zeros(size, bool)
+    whole[cut.window] = cut.inside
+    return {"segmentation": {"counts": run_lengths(whole.T), "size": list(size)}, **measures, "iscrowd": 1}
 
 
 def read(content: dict[str, Any], path: Path) -> list[Drawing]:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from stages.core.files import write_atomic
-from stages.data.drawings import Area, Drawing, Polygon, Runs, Shape, Size, Whole, labels_of
+from stages.data.drawings import Area, Drawing, Polygon, Runs, Shape, Size, labels_of
 from stages.data.editors import fields
 from stages.data.images import palette
 
@@ -50,11 +50,10 @@ def _enter(image: ElementTree.Element, shape: Shape, order: int) -> None:
         points = ";".join(f"{x:g},{y:g}" for x, y in shape.area.ring.tolist())
         ElementTree.SubElement(image, "polygon", {**common, "points": points})
         return
-    assert isinstance(shape.area, Whole)
-    cut = shape.area.cut
-    height, width = cut.inside.shape
-    place = {"left": str(cut.left), "top": str(cut.top), "width": str(width), "height": str(height)}
-    ElementTree.SubElement(image, "mask", {**common, "rle": ", ".join(map(str, shape.area.counts())), **place})
+    runs = shape.area
+    assert isinstance(runs, Runs)
+    place = {name: str(getattr(runs, name)) for name in ("left", "top", "width", "height")}
+    ElementTree.SubElement(image, "mask", {**common, "rle": ", ".join(map(str, runs.counts)), **place})
 
 
 def read(path: Path) -> list[Drawing]:

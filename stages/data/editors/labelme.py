@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stages.core.files import write_json, write_text
-from stages.data.drawings import Area, Drawing, Picture, Polygon, Shape, Whole, labels_of
+from stages.data.drawings import Area, Drawing, Picture, Polygon, Shape, Size, labels_of
 from stages.data.editors import fields
 
 VERSION = "5.5.0"  # of the format, the first that has masks
@@ -25,7 +25,7 @@ def write(folder: Path, drawing: Drawing, image_id: str, photograph: str) -> Pat
     content = {
         "version": VERSION,
         "flags": {},
-        "shapes": [_entry(shape) for shape in drawing.shapes],
+        "shapes": [_entry(shape, (height, width)) for shape in drawing.shapes],
         "imagePath": photograph,
         "imageData": None,
         "imageHeight": height,
@@ -41,12 +41,11 @@ def write_labels(folder: Path, classes: Sequence[str]) -> None:
     write_text(folder / LABELS, "".join(f"{name}\n" for name in dict.fromkeys([*classes, *labels_of(classes)]) if name[0] != "_"))
 
 
-def _entry(shape: Shape) -> dict[str, Any]:
+def _entry(shape: Shape, size: Size) -> dict[str, Any]:
     entry: dict[str, Any] = {"label": shape.label, "group_id": None, "description": "", "flags": {}}
     if isinstance(shape.area, Polygon):
         return {**entry, "shape_type": "polygon", "points": shape.area.ring.tolist(), "mask": None}
-    assert isinstance(shape.area, Whole)
-    cut, content = shape.area.cut, io.BytesIO()
+    cut, content = shape.area.cover(size), io.BytesIO()
     Image.fromarray(cut.inside.astype(np.uint8)).save(content, format="PNG")
     height, width = cut.inside.shape
     corners = [[cut.left, cut.top], [cut.left + width - 1, cut.top + height - 1]]  # the last pixel, not the edge beyond it
