@@ -26,6 +26,7 @@ NEEDS = ()
 SHARED = ()
 READS = ("train",)
 EXPORTED = "exported.json"  # beside the corrections: digests of the masks that were given out, by image
+DEEPEST = 32  # folders of a name that are told apart: a file may hold names of any length
 NOT_IN_LIST = "Only images to train on are corrected: take the others out"
 
 
@@ -69,7 +70,7 @@ class _Import:
 
     def _sample(self, name: str, where: Path) -> Sample:
         """The image that a drawing names, by its id, with or without suffix and folders. Raises StageError."""
-        parts = name.replace("\\", "/").split("/")
+        parts = name.replace("\\", "/").rsplit("/", DEEPEST)
         ways = ["/".join(parts[start:]) for start in range(len(parts))]
         found = next((i for way in ways for i in (way, way.rpartition(".")[0]) if i in self.samples), None)
         if found is None:

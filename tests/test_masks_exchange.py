@@ -17,11 +17,12 @@ from conftest import TINY, Command, Counter
 from PIL import Image
 from pycocotools.mask import encode
 
-from stages import segment_train
+from stages import masks_import, segment_train
 from stages.actions.configure import resolve
 from stages.actions.run import Run
 from stages.core import stage as contract
 from stages.core.config import read_yaml
+from stages.core.errors import StageError
 from stages.core.files import digest, write_json
 from stages.data import drawings, editors, images, voc
 from stages.data.drawings import Drawing
@@ -460,6 +461,15 @@ def test_images_that_are_not_of_the_list(bas: Command, run: Run, tmp_path: Path)
     of_labelme(tmp_path / "mine", first, square())
     of_labelme(tmp_path / "mine", "copy", square(), imagePath=first)
     assert f"image '{first}' is in" in bas("masks", "import", "mine", "--run", str(run.folder)).error
+
+
+def test_names_of_absurd_depth_are_looked_up_at_once(run: Run, tmp_path: Path):
+    samples, deep = {sample.id: sample for sample in run.dataset.split("train")}, "a/" * 200_000
+    taking = masks_import._Import(masks_import.Config(), tmp_path, samples, CLASSES, {})
+    with pytest.raises(StageError, match=r"'no\.png' is none of the 8 images"):
+        taking.take(Drawing(f"{deep}no.png", None, [], tmp_path))
+    taking.take(Drawing(f"{deep}{min(samples)}.png", None, [], tmp_path))
+    assert taking.noticed == {"empty": 1}
 
 
 def test_sizes_must_agree(bas: Command, run: Run, tmp_path: Path):

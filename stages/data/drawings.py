@@ -113,7 +113,8 @@ class Drawing(NamedTuple):
 
 def _runs(cut: Cut) -> Runs:
     """The pixels of a cut in little memory: the drawings of all images wait for a file of them all."""
-    return Runs(cut.top, cut.left, *cut.inside.shape, array("i", run_lengths(cut.inside)))
+    height, width = cut.inside.shape
+    return Runs(cut.top, cut.left, height, width, array("i", run_lengths(cut.inside)))
 
 
 def run_lengths(inside: np.ndarray) -> list[int]:
@@ -145,7 +146,7 @@ def paint(drawing: Drawing, size: Size, labels: Mapping[str, int]) -> Array:
     mask = np.zeros(size, np.uint8)
     for shape in drawing.shapes:
         if shape.label not in labels:
-            near = difflib.get_close_matches(shape.label, labels, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(shape.label[:60], labels, n=1, cutoff=0.0)
             raise fault(drawing, f"unknown class '{shape.label[:60]}', did you mean '{near[0] if near else '?'}'")
         try:
             cut = shape.area.cover(size)
