@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stages.actions.run import Run
 
 Curves = Annotated[bool, typer.Option("--curves", help="The whole threshold curves, and precision and recall by class.")]
-Classes = Annotated[bool, typer.Option("--classes", help="Figures by class too: IoU of every source, shares of affinity labels.")]
+Classes = Annotated[bool, typer.Option("--classes", help="IoU by class of every source too.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Score the outputs again instead of reading the manifests.")]
 
 SHOWN = tuple(step / 20 for step in range(1, 20))  # thresholds that have a row; the file has them all
