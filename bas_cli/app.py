@@ -61,4 +61,5 @@ def main() -> None:
     """The `bas` script: every fault becomes one line and an exit code (0 done, 1 ours, 2 yours to mend, 130 interrupted)."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt.handle)
+    sys.unraisablehook = interrupt.unraisable
     sys.exit(faults.guarded(app))

@@ -42,7 +42,13 @@ def _load(name: str, users: tuple[Path, ...]) -> dict[str, Any]:
 def _find(name: str, users: tuple[Path, ...]) -> Path:
     """The file of NAME; a path in the file that names it as its base starts at that file's folder."""
     path = FOLDER / f"{name}.yaml" if name in names() else Path(*(user.parent for user in users[-1:]), name)
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+    if path.suffix in (".yaml", ".yml") and not path.is_file():
+        raise StageError(
+            f"Cannot read configuration {path}",
+            "no such file",
+            f"Give a YAML file, or one of those shipped: {', '.join(names())}",
+        )
+    if path.suffix not in (".yaml", ".yml"):
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
         raise StageError(
             f"Unknown dataset '{name}'",

@@ -252,6 +252,10 @@ def test_damaged_images_name_the_file(tmp_path, suffix: str):
         cut.write_bytes(content[:length])
         with pytest.raises(StageError, match=f"Cannot read image .*cut.{suffix}: .*Replace the file or take it off the list"):
             images.read_image(cut)
+    cut.write_bytes(b"no picture at all")
+    for read in (images.read_image, images.size, images.read_mask):
+        with pytest.raises(StageError, match=f"cut.{suffix}: empty, damaged or no image at all"):
+            read(cut)
     with pytest.raises(StageError, match="no such file"):
         images.read_image(tmp_path / "absent.jpg")
     with pytest.raises(StageError, match="Cannot read image"):

@@ -121,7 +121,8 @@ def _tell(summary: Any, out: Path, seconds: float, as_json: bool, quiet: bool) -
         console.document({"out": str(out), **counts, "seconds": round(seconds, 2), "images_per_second": round(rate, 2)})
     elif not quiet:
         kept = f", {summary.kept} kept" if summary.kept else ""
-        console.note(f"{summary.written} masks written to {out}{kept}: {rate:.1f} images a second")
+        pace = f": {rate:.1f} images a second" if summary.written else ""
+        console.note(f"{summary.written} mask{'s' * (summary.written != 1)} written to {out}{kept}{pace}")
     for path, why in summary.bad.items():
         console.warn(why if path in why else f"{path}: {why}")
     if summary.bad:

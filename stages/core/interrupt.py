@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 
@@ -15,6 +16,12 @@ def handle(number: int, frame: Any) -> None:
     """A handler of signals: note that the process is to stop, and raise KeyboardInterrupt where it happens to be."""
     _Asked.value = True
     raise KeyboardInterrupt
+
+
+def unraisable(fault: Any) -> None:
+    """What Python does with an exception that it has to drop: an interrupt is heard later, so no word of it."""
+    if not (_Asked.value and issubclass(fault.exc_type, KeyboardInterrupt)):
+        sys.__unraisablehook__(fault)
 
 
 def check() -> None:

@@ -71,6 +71,8 @@ def read_mask(path: Path) -> Array:
 
 def _unreadable(kind: str, path: Path, error: BaseException) -> StageError:
     reason = "no such file" if isinstance(error, FileNotFoundError) else (str(error).splitlines() or ["damaged"])[0]
+    if "can not handle the given uri" in reason or reason.startswith("cannot identify image file"):
+        reason = "empty, damaged or no image at all"
     return StageError(f"Cannot read {kind} {path}", reason[:160], "Replace the file or take it off the list")
 
 
