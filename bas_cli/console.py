@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from stages.actions.ablate import Result, Spread
 
+UNBOUNDED = 1000  # characters a line where there is no terminal: a pipe or a file has no edge to wrap at
 COLOURS = {"done": "32", "stale": "33", "partial": "33", "missing": "2", "error": "1;31", "warning": "33"}  # ANSI
 
 
@@ -118,7 +119,7 @@ def show(tables: Iterator[Table]) -> None:
     """Tables on stdout, each with an empty line after it."""
     from rich.console import Console
 
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNBOUNDED)
     for table in tables:
         out.print(table)
         out.print()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Metrics = Mapping[str, float]
 Kinds = dict[str, dict[str, float]]  # kind → metric → value
 CLASS_COLUMNS = 6
+METRICS_IN_A_CELL = 2  # of a source with more, every kind is a line and every metric a column
 
 
 def by_source(metrics: Metrics) -> dict[str, Kinds]:
@@ -56,8 +57,11 @@ def stage_tables(stages: Mapping[str, Metrics], refined: str) -> Iterator[Table]
         yield _loss_table({stage: values for stage, values in losses.items() if values})
     for stage, metrics in stages.items():
         sources = by_source(metrics)
-        if sources:
-            yield _source_table(stage, sources, refined)
+        few = {name: kinds for name, kinds in sources.items() if len(_metrics(kinds)) <= METRICS_IN_A_CELL}
+        if few:
+            yield _source_table(stage, few, refined)
+        for name in (name for name in sources if name not in few):
+            yield _kind_table(f"{stage}: {name} (percent, but losses as they are, and cases counted)", sources[name])
 
 
 def _loss_table(stages: Mapping[str, Metrics]) -> Table:
@@ -76,6 +80,16 @@ def _source_table(stage: str, sources: Mapping[str, Kinds], refined: str) -> Tab
     for source, found in sources.items():
         mark = "  (refined)" if len(sources) > 1 and source.partition("/")[2] == refined else ""
         shown.add_row(source + mark, *(_cell(found.get(kind, {}), names) for kind in kinds))
+    return shown
+
+
+def _kind_table(title: str, kinds: Kinds) -> Table:
+    """Lines of kinds, columns of metrics: three digits that count, whole numbers as they are."""
+    names = _metrics(kinds)
+    shown = console.table(title, "", *names)
+    for kind, values in kinds.items():
+        cells = [values.get(name) for name in names]
+        shown.add_row(kind, *("–" if v is None else str(v) if isinstance(v, int) else f"{v:.3g}" for v in cells))
     return shown
 
 

@@ -118,10 +118,11 @@ def _looks_worse(table: Mapping[str, Comparison], ctx: Context) -> list[str]:
     votes = comparison.by_class(table)
     worse = [ctx.dataset.classes[index] for index, vote in votes.items() if vote < 0]
     if worse:
+        advice = ", or set refine.keep to better or seeds" if ctx.shared["refine"].keep == "masks" else ""
         ctx.log.warning(
             "mask_choice: refinement looks worse than the seed for %s (%d of %d classes in %d images) and better in %.0f %% of "
-            "all cases; look at irn_masks/masks.png, or set refine.keep to better or seeds",
-            *(", ".join(worse), len(worse), len(votes), len(table), comparison.summary(table)[comparison.LOOK_BETTER]),
+            "all cases; look at irn_masks/masks.png%s",
+            *(", ".join(worse), len(worse), len(votes), len(table), comparison.summary(table)[comparison.LOOK_BETTER], advice),
         )
     return worse
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bas_cli import numbers
+import pytest
+
+from bas_cli import console, numbers
 
 SEEDS = {
     "train/bas/oracle/mIoU": 50.0,
@@ -54,6 +56,19 @@ def test_values_that_have_no_name_but_their_kind():
     assert numbers.headline(found, "bas") == "train/instances: AP 40.0, AP50 60.0"
     (table,) = numbers.stage_tables({"irn_instances": found}, "bas")
     assert table.title == "irn_instances: in percent" and cells(table) == [["train/instances"], ["40.0"], ["60.0"]]
+
+
+def test_a_source_of_many_values_has_lines_of_kinds_and_columns_of_values(capsys: pytest.CaptureFixture[str]):
+    signs = {"train/signs/loss/seeds": 0.769, "train/signs/loss/right": 64.8, "train/signs/loss/cases": 142}
+    found = {**signs, "train/signs/combined/right": 100.0, "train/choice/masks/mIoU": 36.3}
+    choice, table = numbers.stage_tables({"mask_choice": found}, "bas")
+    assert choice.title == "mask_choice: mIoU in percent" and cells(choice) == [["train/choice"], ["36.3"]]
+    assert table.title.startswith("mask_choice: train/signs (percent, ")
+    assert [column.header for column in table.columns] == ["", "seeds", "right", "cases"]
+    assert cells(table) == [["loss", "combined"], ["0.769", "–"], ["64.8", "100"], ["142", "–"]]
+    wide = {f"train/loss/a_rather_long_name_{number}": 1.0 for number in range(9)}
+    console.show(numbers.stage_tables({"irn_train": wide}, "bas"))
+    assert "a_rather_long_name_8 1" in capsys.readouterr().out.splitlines()[2]  # a file has no edge to wrap at
 
 
 def test_classes_have_columns_of_kinds():
