@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +228,12 @@ def test_an_export_has_dynamic_sizes_classes_and_agrees(checkpoint: Path, tmp_pa
 
 def test_the_command_exports_what_agrees_and_keeps_nothing_else(bas: Command, run: Path, generated: Path) -> None:
     (run / "config.yaml").write_text(f"runtime: {{device: cpu}}\ndata: {{root: {generated}, train: train, score: train}}\n")
-    done = bas("export", "--run", str(run), "--format", "torchscript", "--json").json
+    torch.set_warn_always(True)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        done = bas("export", "--run", str(run), "--format", "torchscript", "--json").json
+    torch.set_warn_always(False)
+    assert not [str(one.message) for one in said if "not writable" in str(one.message)]
     assert done["label_agreement"] == 1 and done["images"] == 50 and done["sizes"] >= 5
     path = run / "segment_train" / "network.ts"
     assert path.stat().st_size == done["bytes"]

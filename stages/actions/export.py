@@ -63,7 +63,7 @@ def _compare(run: Run, predictor: Predictor, path: Path, images: int, reporter: 
     largest, equal, pixels, sizes = 0.0, 0, 0, set()
     with torch.no_grad(), reporter.track("comparing", images) as meter:
         for image in _photographs(run, images):
-            batch = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+            batch = torch.tensor(image).permute(2, 0, 1)[None].float()
             ours, theirs = reference(batch), look(batch)
             largest = max(largest, float((ours - theirs).abs().max()))
             equal += int((ours.argmax(1) == theirs.argmax(1)).sum())
