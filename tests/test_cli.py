@@ -161,6 +161,12 @@ def test_what_is_refused_is_not_the_last_run(bas: Command, run: Path, config: Pa
     assert bas("status", "--json").json["run"] == "r" or bas("status", "--json").json["run"] == str(tmp_path / "r")
 
 
+def test_the_demo_is_not_generated_for_a_stage_that_lacks_its_input(bas: Command, tmp_path: Path):
+    few = ("--set", "data.generate.train=4", "--set", "data.generate.val=2")
+    assert bas("refine", "irn", "demo", *few).error.startswith("Cannot run irn_labels: its input seed_infer is not there")
+    assert not (tmp_path / "runs/demo/data").exists() and not (tmp_path / "runs/.last").exists()
+
+
 def test_a_run_remembers_files_of_weights(bas: Command, config: Path, tmp_path: Path):
     """Without them every stage would be stale; a configuration or an option that names weights is meant."""
     values = json.loads(config.read_text())

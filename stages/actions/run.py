@@ -200,6 +200,7 @@ class Run:
             if untried:
                 self.rehearse(planned[planned.index(name) :])
                 untried = False
+            contract.require_inputs(stage_module(name), self.sections[name], self.folder)  # before the demo is generated
             self._warn(name, rows, log)
             log.info(self.runtime.describe())
             contract.execute(stage_module(name), self.sections[name], self.context(name, reporter, log), self.wanted(name), anew)
