@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from stages.core.config import Field, Section
+from stages.core.config import Field
+from stages.core.kernels import Walk
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ READS = ("train",)
 SHOWN = 10  # images on the contact sheet
 
 
-class Config(Section):
+class Config(Walk):
     """What a centre is, how class maps spread, and which masks are kept; the defaults are those of IRN's public code."""
 
     reach: float = Field(
@@ -43,14 +44,6 @@ class Config(Section):
     fixed: float = Field(0.25, description="Background threshold, on walked maps divided by their maximum.", gt=0, lt=1)
     score: Literal["max", "mean"] = Field("max", description="An instance's score: of its walked values the max or the mean.")
     least_area: float = Field(0.01, description="Share of the image that an instance has at least.", ge=0, lt=1)
-    radius: int = Field(5, description="A step of the walk reaches pixels nearer than this, on the stride-4 grid.", ge=2)
-    beta: float = Field(10.0, description="Exponent on the affinities.", gt=0)
-    exp_times: int = Field(8, description="The walk takes 2^exp_times steps.", ge=0, le=12)
-    method: Literal["chebyshev", "exact"] = Field(
-        "chebyshev", description="chebyshev: an expansion, error 1e-5; exact: every step."
-    )
-    pad: int = Field(0, description="Pad smaller images to this square before the network; the public code takes 512.", ge=0)
-    channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
 
 
 def run(config: Config, ctx: Context) -> Outputs:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stages.core.config import Field
-from stages.core.kernels import LabelCrf
+from stages.core.kernels import LabelCrf, Walk
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
@@ -26,21 +26,13 @@ SHOWN = 10  # images on the contact sheet
 CONFIDENCE, CONFIDENT = "confidence.json", "confidence"  # of all images, and the name of the note in each one's picture
 
 
-class Config(LabelCrf):
+class Config(LabelCrf, Walk):
     """How seeds spread, where background begins, and a dense CRF after it; the defaults made the published numbers."""
 
     fixed: float = Field(
         0.22, description="Background threshold of the masks, on walked maps divided by their maximum.", gt=0, lt=1
     )
-    radius: int = Field(5, description="A step of the walk reaches pixels nearer than this, on the stride-4 grid.", ge=2)
-    beta: float = Field(10.0, description="Exponent on the affinities.", gt=0)
-    exp_times: int = Field(8, description="The walk takes 2^exp_times steps.", ge=0, le=12)
-    method: Literal["chebyshev", "exact"] = Field(
-        "chebyshev", description="chebyshev: an expansion, error 1e-5; exact: every step."
-    )
-    pad: int = Field(0, description="Pad smaller images to this square before the network; the public code takes 512.", ge=0)
     crf: bool = Field(False, description="Refine the masks by a dense CRF after the walk, in worker processes.")
-    channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
 
 
 def run(config: Config, ctx: Context) -> Outputs:

@@ -1,6 +1,8 @@
-"""Settings of a dense CRF on hard labels, for the stages that run one."""
+"""Settings that several stages share: of a dense CRF on hard labels, and of IRN's random walk."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from stages.core.config import Field, Section
 
@@ -15,3 +17,16 @@ class LabelCrf(Section):
     colour_width: float = Field(50.0, description="Width of the colour kernel, in pixels.", gt=0)
     colour_range: float = Field(5.0, description="Width of the colour kernel, in grey levels.", gt=0)
     colour_weight: float = Field(10.0, description="Weight of the colour kernel.", ge=0)
+
+
+class Walk(Section):
+    """IRN on a photograph, and the random walk that it stops; the defaults are IRN's (CVPR 2019, section 5)."""
+
+    radius: int = Field(5, description="A step of the walk reaches pixels nearer than this, on the stride-4 grid.", ge=2)
+    beta: float = Field(10.0, description="Exponent on the affinities.", gt=0)
+    exp_times: int = Field(8, description="The walk takes 2^exp_times steps.", ge=0, le=12)
+    method: Literal["chebyshev", "exact"] = Field(
+        "chebyshev", description="chebyshev: an expansion, error 1e-5; exact: every step."
+    )
+    pad: int = Field(0, description="Pad smaller images to this square before the network; the public code takes 512.", ge=0)
+    channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
