@@ -18,10 +18,11 @@ from PIL import Image
 
 import configs
 from bas_cli import progress
-from stages import PIPELINE, segment_train
+from stages import PIPELINE
 from stages.core import curves, training
 from stages.core.config import merge
 from stages.core.files import sha256
+from stages.nets.mmseg import learn
 
 RECIPE = {
     "data": {"generate": {"train": 12, "val": 3, "size": 64}},
@@ -167,8 +168,8 @@ def run_until_killed(folder: Path, stage: str) -> None:
     """Go on with `bas run` in a process that is killed in STAGE; every training step keeps its state."""
 
     def prepare() -> None:
-        settings = segment_train._settings
-        segment_train._settings = lambda config, ctx: replace(settings(config, ctx), save_seconds=0.0)
+        settings = learn.settings
+        learn.settings = lambda recipe, ctx: replace(settings(recipe, ctx), save_seconds=0.0)
         training.SAVE_SECONDS = 0.0
         progress.reporter = lambda quiet: Killer(folder / "runs/small" / stage)
 

@@ -20,7 +20,7 @@ from stages.core.errors import StageError
 from stages.core.stage import Context
 from stages.data.images import read_mask, write_mask
 from stages.formulas import metrics
-from stages.nets.mmseg import network, runner, state
+from stages.nets.mmseg import learn, network, runner, state
 
 TRAIN = segment_train.Config(
     backbone="tiny", weights="seed", steps=12, batch=4, crop=65, crop_scales=(1.0,), lr=2e-3, freeze_bn=False
@@ -81,13 +81,13 @@ def test_training_reads_no_true_mask(folder: Path) -> None:
 
 
 def test_training_goes_on_after_an_interruption(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = segment_train._settings
+    settings = learn.settings
 
     def eager(config: segment_train.Config, ctx: Context) -> runner.Settings:
         values = vars(settings(config, ctx)) | {"save_seconds": 0.0, "log_every": 5}
         return runner.Settings(**values)
 
-    monkeypatch.setattr(segment_train, "_settings", eager)
+    monkeypatch.setattr(learn, "settings", eager)
     with pytest.raises(KeyboardInterrupt):
         segment_train.run(TRAIN, context(folder, "segment_train", Counter(stop_after=1)))
     assert state.kept_step(folder / "segment_train") == 4
