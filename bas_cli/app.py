@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import ablation, analyse, exchange, masks, pipeline, prediction, results
+from bas_cli.commands import ablation, analyse, cache, exchange, masks, pipeline, prediction, results
 from stages import __version__
 from stages.core import interrupt
 
@@ -21,6 +21,7 @@ seed = typer.Typer(no_args_is_help=True, help="The BAS seed network and its loca
 refine = typer.Typer(no_args_is_help=True, help="From seeds to pseudo masks with IRN.")
 segment = typer.Typer(no_args_is_help=True, help="The segmentation network.")
 corrected = typer.Typer(no_args_is_help=True, help="Pseudo masks to an editor and back, corrected by hand.")
+kept = typer.Typer(no_args_is_help=True, help="What a run keeps on disk.")
 looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond its scores.")
 
 app.command("run", help=pipeline.RUN)(pipeline.run)
@@ -45,6 +46,10 @@ corrected.command("import")(masks.take)
 app.add_typer(segment, name="segment")
 segment.command("train")(pipeline.of_stages("segment_train"))
 segment.command("predict")(pipeline.of_stages("segment_predict"))
+app.add_typer(kept, name="cache")
+kept.command("list")(cache.listing)
+kept.command("verify")(cache.verify)
+kept.command("gc")(cache.collect)
 app.add_typer(looks, name="analyse")
 looks.command("size")(analyse.size)
 looks.command("activation")(analyse.activation)

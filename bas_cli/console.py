@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from bas_cli.pace import clock
@@ -78,6 +78,23 @@ def plan_table(rows: Sequence[Mapping[str, Any]], total: Mapping[str, float]) ->
 
 def _taken(cost: Mapping[str, float]) -> tuple[str, str, str]:
     return f"{cost['minutes']:.1f}", f"{cost['memory_mb']} MB", f"{cost['disk_mb']} MB"
+
+
+def size_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Stages and other parts of a run with their state, files and bytes, on stdout."""
+    cells = [("stage", "state", "files", "size", "why")]
+    cells += [(row["name"], row["state"], str(row["files"]), megabytes(row["bytes"]), row["why"]) for row in rows]
+    _columns([*cells, ("all", "", str(sum(row["files"] for row in rows)), megabytes(sum(row["bytes"] for row in rows)), "")])
+
+
+def megabytes(size: int) -> str:
+    """Bytes in words."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def lines(rows: Iterable[str]) -> None:
+    """Results of a line each on stdout."""
+    sys.stdout.writelines(f"{row}\n" for row in rows)
 
 
 def _columns(cells: Sequence[Sequence[str]]) -> None:

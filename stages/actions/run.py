@@ -92,13 +92,14 @@ class Run:
         Raises StageError where it is another dataset's, or another process works in it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._hold = self._hold or self._own()
+        self.hold()
         self.save_config()
         return open_log(self.folder, self.on_warning, self.on_note)
 
-    def _own(self) -> IO[str]:
+    def hold(self) -> None:
+        """Keep other processes out of the folder as long as this one lives. Raises StageError where another works in it."""
         try:
-            return own(self.folder / LOCK)
+            self._hold = self._hold or own(self.folder / LOCK)
         except BlockingIOError as fault:
             raise StageError(
                 f"Run folder {self.folder} is in use", str(fault.strerror), "Wait for it to end, or choose another with --run DIR"

@@ -8,8 +8,7 @@ stage; freshness is by content: configuration, input manifests, images and label
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stages.core import clock
 from stages.core.config import Section
 from stages.core.errors import StageError
-from stages.core.files import TEMPORARY, HashCache, digest, read_json, sha256, write_json
+from stages.core.files import TEMPORARY, HashCache, read_json, write_json
 from stages.core.log import ALOUD
+from stages.core.manifest import DIGESTS, MANIFEST, STARTED, begun_with, lost, read_manifest, write
 from stages.core.runtime import Runtime
 
 if TYPE_CHECKING:
     import logging
 
-MANIFEST = "manifest.json"
-STARTED = "started.json"
 IMPORTS = "imports"  # folder of the maps that came from elsewhere, one a name
 CORRECTIONS = "corrections"  # folder of the masks that were corrected by hand, likewise
 BROUGHT = {IMPORTS: "seed import", CORRECTIONS: "masks import"}  # folders of what comes from outside, and what brings it
@@ -142,17 +140,6 @@ def _weights_digest(weights: str, hashes: HashCache) -> str:
     return weights if weights in WEIGHTS else hashes.of(Path(weights))
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a complete stage, or None."""
-    return read_json(folder / MANIFEST)
-
-
-def begun_with(folder: Path) -> dict[str, Any]:
-    """The fingerprint that a stage's folder was made with, wholly or in part; empty where there is none."""
-    manifest = read_manifest(folder)
-    return manifest["fingerprint"] if manifest else read_json(folder / STARTED) or {}
-
-
 def state(folder: Path, wanted: Mapping[str, Any]) -> State:
     """Compare a stage's folder with the fingerprint that its result should have."""
     manifest = read_manifest(folder)
@@ -169,21 +156,8 @@ def state(folder: Path, wanted: Mapping[str, Any]) -> State:
     changed = differences(manifest["fingerprint"], wanted)
     if changed:
         return State("stale", changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""))
-    lost = next(_lost(folder, manifest), None)
-    return State("stale", f"output {lost} is missing or changed") if lost else State("done", "")
-
-
-def _lost(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """The outputs that are not there any more in the size that the manifest states."""
-    root = f"{folder}{os.sep}"
-    return (name for name, size in manifest["outputs"]["files"].items() if _size(root + name) != size)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
+    gone = next(lost(folder, manifest), None)
+    return State("stale", f"output {gone} is missing or changed") if gone else State("done", "")
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -238,8 +212,8 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
         outputs = stage.run(config, ctx)
     finally:
         spent = clock.stop(ctx.out)
-    manifest = _manifest(ctx, wanted, outputs, spent)
-    write_json(ctx.out / MANIFEST, manifest)
+    names = [str(file) for file in sorted(Path(file) for file in outputs.files)]
+    manifest = write(ctx.out, wanted, names, _facts(ctx, outputs, spent))
     ctx.log.info("%s: done in %.1f s, calls: %d", ctx.name, spent["seconds"], spent["calls"])
     return manifest
 
@@ -261,19 +235,15 @@ def _clear(folder: Path, wanted: Mapping[str, Any], force: bool) -> None:
 
         shutil.rmtree(folder, ignore_errors=True)
         return
-    lost = [folder / name for name in _lost(folder, manifest)] if manifest else []
-    for path in [*folder.rglob(f".*{TEMPORARY}*"), *lost, folder / MANIFEST]:
+    gone = [folder / name for name in lost(folder, manifest)] if manifest else []
+    for path in [*folder.rglob(f".*{TEMPORARY}*"), *gone, folder / DIGESTS, folder / MANIFEST]:
         path.unlink(missing_ok=True)
 
 
-def _manifest(ctx: Context, wanted: dict[str, Any], outputs: Outputs, spent: Mapping[str, float]) -> dict[str, Any]:
-    files = {str(f): ctx.out / f for f in sorted(Path(f) for f in outputs.files)}
-    content = {name: sha256(path) for name, path in files.items()}
+def _facts(ctx: Context, outputs: Outputs, spent: Mapping[str, float]) -> dict[str, Any]:
+    """What a manifest says beside fingerprint and files: time, machine, numbers."""
     return {
         "stage": ctx.name,
-        "fingerprint": wanted,
-        "digest": digest({"fingerprint": wanted, "content": content}),
-        "outputs": {"count": len(files), "files": {name: path.stat().st_size for name, path in files.items()}},
         **spent,  # seconds of all calls, and their number
         **ctx.runtime.facts(),
         "eval": ctx.shared["eval"].plain() if "eval" in ctx.shared else {},  # what scores are of, which no result depends on
