@@ -195,6 +195,7 @@ def test_an_interrupted_stage_goes_on_at_the_first_missing_output(case: Case):
         "b.txt",
         "c.txt",
         "calls.json",
+        "digests.json",
         "manifest.json",
         "started.json",
     ]
