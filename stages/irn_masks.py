@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stages.core.config import Field
 from stages.core.kernels import LabelCrf, Walk
 from stages.core.stage import Context, Outputs
+from stages.data.maskfiles import confidence_path, mask_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,19 +72,9 @@ def run(config: Config, ctx: Context) -> Outputs:
     return Outputs([*files, Path(CONFIDENCE), Path("masks.png")], scores.metrics, scores.classes, notes)
 
 
-def mask_path(folder: Path, image_id: str) -> Path:
-    """Where the pseudo mask of an image lies."""
-    return folder / "masks" / f"{image_id}.png"
-
-
 def walk_path(folder: Path, image_id: str, config: Config) -> Path:
     """Where the mask of an image lies as the walk gives it, before the CRF if there is one."""
     return folder / "plain" / f"{image_id}.png" if config.crf else mask_path(folder, image_id)
-
-
-def confidence_path(folder: Path, image_id: str) -> Path:
-    """Where the confidence of an image's pixels lies: 8 bits on the stride-4 grid, 255 = sure; its text tells the image's."""
-    return folder / "confidence" / f"{image_id}.png"
 
 
 def walked_path(folder: Path, image_id: str) -> Path:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from stages.core.config import Field
 from stages.core.kernels import LabelCrf
 from stages.core.stage import CORRECTIONS, Context, Outputs
+from stages.data.maskfiles import CHOICE, MIXED, REFINED, SEED, mask_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 NEEDS = ("seed_train", "seed_infer", "irn_masks")
 SHARED = ("refine.keep", "refine.seed")
 READS = ("train", "score")
-CHOICE, SIGNS = "choice.json", "signs.json"
-REFINED, SEED, MIXED = "refined", "seed", "mixed"  # where a mask comes from, else the folder of corrections
+SIGNS = "signs.json"
 
 
 class Config(LabelCrf):
@@ -72,11 +72,6 @@ def run(config: Config, ctx: Context) -> Outputs:
     notes = {"images": len(samples), "corrected": corrected, "keep": keep, "from": counts}
     notes |= {"compared": len(table), "refinement_looks_worse": worse}
     return Outputs(files, scores.metrics, scores.classes, notes)
-
-
-def mask_path(folder: Path, image_id: str) -> Path:
-    """Where the mask of an image lies, in this stage's folder or in that of the refined ones."""
-    return folder / "masks" / f"{image_id}.png"
 
 
 def seed_path(folder: Path, image_id: str) -> Path:

@@ -16,6 +16,7 @@ from stages.core.config import Field, Section
 from stages.core.errors import StageError, raise_first
 from stages.core.files import read_json, write_atomic, write_json
 from stages.core.stage import Context, Outputs
+from stages.data.maskfiles import mask_path
 
 if TYPE_CHECKING:
     from stages.data.dataset import Sample
@@ -122,11 +123,6 @@ def run(config: Config, ctx: Context) -> Outputs:
     counts = {key: taking.noticed[key] for key in ("unchanged", "empty", "beyond_labels")}
     notes = {"folder": config.folder, "format": kind, "images": len(taking.taken), "of": len(samples), **counts}
     return Outputs([mask_path(Path(), image_id) for image_id in sorted(taking.taken)], notes=notes)
-
-
-def mask_path(folder: Path, image_id: str) -> Path:
-    """Where the corrected mask of an image lies in the folder of its import."""
-    return folder / "masks" / f"{image_id}.png"
 
 
 def mask_digest(mask: Array) -> str:

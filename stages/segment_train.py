@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from stages.core.config import Field
 from stages.core.recipe import Recipe
 from stages.core.stage import Context, Outputs
+from stages.data import maskfiles
 
 if TYPE_CHECKING:
     from stages.data.dataset import Sample
@@ -26,11 +27,19 @@ class Config(Recipe):
     )
 
 
+def more_needs(config: Config) -> tuple[str, ...]:
+    """The stage that knows how sure masks are, where the least confident pixels are left out."""
+    return ("irn_masks",) if config.void and config.supervision == "pseudo" else ()
+
+
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
-    from stages.nets.mmseg.learn import Pair, learn
+    from stages.nets.mmseg.learn import learn
+    from stages.nets.mmseg.pairs import Pair
 
-    pairs = [Pair(sample.image, _mask(sample, config, ctx)) for sample in ctx.dataset.split("train")]
+    refined = maskfiles.refined(ctx.input("mask_choice")) if more_needs(config) else ()
+    sure = {image_id: maskfiles.confidence_path(ctx.input("irn_masks"), image_id) for image_id in refined}
+    pairs = [Pair(sample, _mask(sample, config, ctx), sure.get(sample.id)) for sample in ctx.dataset.split("train")]
     made = learn(config, pairs, ctx)
     return replace(made, notes={**made.notes, "supervision": _supervision(config, ctx)})
 
@@ -50,7 +59,7 @@ def _mask(sample: Sample, config: Config, ctx: Context) -> Path:
     from stages.core.errors import StageError
 
     if config.supervision == "pseudo":
-        return ctx.input("mask_choice") / "masks" / f"{sample.id}.png"
+        return maskfiles.mask_path(ctx.input("mask_choice"), sample.id)
     path = ctx.dataset.mask(sample)
     if path is None:
         raise StageError(

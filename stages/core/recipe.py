@@ -43,3 +43,17 @@ class Recipe(Section):
     lr_every: int = Field(10, description="Steps between changes of the learning rate.", ge=1)
     freeze_bn: bool = Field(True, description="Keep batch-norm as the initial weights have it; train it where they are random.")
     channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
+    void: float = Field(
+        0.0,
+        description="Share of each class's pixels, those that masks are least sure of, that is left out of the loss; "
+        "masks corrected by hand are kept whole.",
+        ge=0,
+        lt=1,
+    )
+    repeat_below: float = Field(
+        0.0,
+        description="Images of a class that less than this share of the images carry are seen more often, "
+        "√(this share / the class's) times (repeat factors of LVIS); 0: all equally often.",
+        ge=0,
+        le=1,
+    )

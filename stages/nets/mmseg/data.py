@@ -1,4 +1,4 @@
-"""Training crops from explicit pairs of image and mask, each a function of (seed, epoch, item) alone.
+"""Training crops from explicit pairs of image and mask, each a function of seed and key (epoch, item) alone.
 
 So the order and the crops at a step do not depend on what ran before, on the number of loader processes, or
 on an interruption; the loader of step S starts there at once.
@@ -6,6 +6,7 @@ on an interruption; the loader of step S starts there at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,14 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from stages.core.training import Loader, fault_as_value, seeded
+from stages.formulas import noise
 from stages.formulas.segmentation import VOID
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet, RGB, 0..255
 STD = (58.395, 57.12, 57.375)
 
 Array = np.ndarray[Any, Any]
+Key = tuple[int, ...]  # epoch, item, and where the item comes again in that epoch, for which time
 Reader = Callable[[int], tuple[Array, Array]]  # item → image (H,W,3) uint8 RGB, mask (H,W) uint8
 
 
@@ -75,7 +78,7 @@ def _draw(options: int, generator: torch.Generator) -> int:
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Pairs behind a reader, indexed by (epoch, item), in mmsegmentation's form of a sample; an unreadable one is its fault."""
+    """Pairs behind a reader, indexed by the sampler's keys, in mmsegmentation's form; an unreadable one is its fault."""
 
     def __init__(self, items: int, read: Reader, crops: Crops, seed: int, classes: Sequence[str]) -> None:
         self.items, self.read, self.crops, self.seed = items, read, crops, seed
@@ -85,9 +88,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         return self.items
 
     @fault_as_value
-    def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
-        epoch, item = index
-        image, mask = self.crops(*self.read(item), seeded(self.seed, epoch, item))
+    def __getitem__(self, index: Key) -> dict[str, Any]:
+        image, mask = self.crops(*self.read(index[1]), seeded(self.seed, *index))
         sample = SegDataSample()
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(mask.astype(np.int64))[None])
         return {
@@ -96,32 +98,53 @@ class PairDataset(Dataset[dict[str, Any]]):
         }
 
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
-    """The (epoch, item) keys of each step from START to STEPS: one permutation an epoch, without gaps.
+class StepSampler(Sampler[list[Key]]):
+    """The keys of each step from START to STEPS: epochs of as many draws as there are items, without gaps.
 
-    Of each batch, process RANK of WORLD takes every WORLD-th item.
+    An epoch is one permutation, or with WEIGHTS draws in proportion to them (`noise.drawn`). Of each batch, process RANK of
+    WORLD takes every WORLD-th item.
     """
 
-    def __init__(self, items: int, batch: int, start: int, steps: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        items: int,
+        batch: int,
+        start: int,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.items, self.batch, self.start, self.steps, self.seed = items, batch, start, steps, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.weights = rank, world, weights
 
     def __len__(self) -> int:
         return self.steps - self.start
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        known, permutation = -1, []
+    def __iter__(self) -> Iterator[list[Key]]:
+        known, epoch_keys = -1, []
         for step in range(self.start, self.steps):
             keys = []
             for position in range(step * self.batch, (step + 1) * self.batch):
                 epoch, place = divmod(position, self.items)
                 if epoch != known:
-                    known, permutation = (
-                        epoch,
-                        torch.randperm(self.items, generator=seeded(self.seed, epoch)).tolist(),
-                    )
-                keys.append((epoch, permutation[place]))
+                    known, epoch_keys = epoch, self._epoch(epoch)
+                keys.append(epoch_keys[place])
             yield keys[self.rank :: self.world]
+
+    def _epoch(self, epoch: int) -> list[Key]:
+        """The keys of an epoch in their order; an item that comes again has another key, and so another crop."""
+        generator = seeded(self.seed, epoch)
+        order = torch.randperm(self.items, generator=generator)
+        if self.weights is not None:
+            order = noise.drawn(torch.tensor(self.weights), generator)[order]
+        times: Counter[int] = Counter()
+        keys: list[Key] = []
+        for item in order.tolist():
+            keys.append((epoch, item, times[item]) if times[item] else (epoch, item))
+            times[item] += 1
+        return keys
 
 
 def loader(dataset: PairDataset, sampler: StepSampler, workers: int, pin_memory: bool) -> Loader:

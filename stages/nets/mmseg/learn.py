@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from stages.core import curves
-from stages.core.errors import StageError
 from stages.core.recipe import Recipe
 from stages.core.stage import Context, Outputs
-from stages.data.images import Array, read_image, read_mask
+from stages.data.images import Array
+from stages.formulas import noise
 from stages.nets.backbones import Backbone, WeightReport
 from stages.nets.initial import fill_trunk
 from stages.nets.mmseg import network, optim, runner, state
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The files of an image and of the mask that it is learnt from."""
-
-    image: Path
-    mask: Path
-
-    def read(self) -> tuple[Array, Array]:
-        """Image (H,W,3) and mask (H,W). Raises StageError when they are unreadable or of different sizes."""
-        image, labels = read_image(self.image), read_mask(self.mask)
-        if image.shape[:2] != labels.shape:
-            sizes = f"{labels.shape[1]}x{labels.shape[0]} beside {image.shape[1]}x{image.shape[0]}"
-            raise StageError(
-                f"Mask {self.mask} is not of its image's size",
-                sizes,
-                "Make the masks again: bas refine irn --force, then bas refine choose",
-            )
-        return image, labels
+from stages.nets.mmseg.pairs import Limits, Pair
+from stages.nets.mmseg.pairs import limits as limits_of
 
 
 def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
-    """Train the network, from the last kept state if there is one; returns its file and the final losses.
+    """Train the network, from the last kept state if there is one; returns its file, the final losses and notes.
 
-    Raises StageError as `runner.train` does, and where initial weights do not fit.
+    Raises StageError as `runner.train` does, where initial weights do not fit, and where no mask says how sure it is and
+    `recipe.void` asks for it.
     """
+    limits = limits_of(pairs, recipe.void, ctx) if recipe.void else None
+    present = [pair.sample.labels for pair in pairs]
+    weights = noise.repeat_factors(present, recipe.repeat_below) if recipe.repeat_below else None
     reports: list[WeightReport] = []
     start = state.kept_step(ctx.out)
     with ctx.track("training", recipe.steps, start) as meter, curves.Curves(ctx.out, start) as kept:
@@ -57,15 +43,29 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
             reports.append(fill_trunk(trunk, recipe.weights, ctx.input("seed_train")))
             ctx.log.info(reports[0].line())
 
-        runner.train(
-            settings(recipe, ctx), len(pairs), lambda i: pairs[i].read(), ctx.out, ctx.runtime.placement, on_step, initialise
-        )
+        def read(item: int) -> tuple[Array, Array]:
+            return pairs[item].read(limits)
+
+        place = ctx.runtime.placement
+        runner.train(settings(recipe, ctx), len(pairs), read, ctx.out, place, on_step, initialise, weights)
     last = curves.read(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
-    notes = {"images": len(pairs), "steps": recipe.steps, "weights": recipe.weights}
+    notes = _notes(recipe, present, limits, ctx.dataset.classes)
     if reports:
         notes["loaded"] = reports[0].line()
     return Outputs([Path(runner.CHECKPOINT), curves.plot(ctx.out)], metrics, notes=notes)
+
+
+def _notes(recipe: Recipe, present: Sequence[Sequence[int]], limits: Limits | None, classes: Sequence[str]) -> dict[str, Any]:
+    """What was learnt from, for the manifest: below which confidence pixels were void, and how often rare classes came again."""
+    notes: dict[str, Any] = {"images": len(present), "steps": recipe.steps, "weights": recipe.weights}
+    if limits is not None:
+        labels = ("background", *classes)
+        notes["void_below"] = {name: round(int(limits[label]) / 255, 3) for label, name in enumerate(labels)}
+    if recipe.repeat_below:
+        factors = noise.class_factors(present, recipe.repeat_below)
+        notes["repeated"] = {classes[index]: round(factor, 2) for index, factor in factors.items() if factor > 1}
+    return notes
 
 
 def settings(recipe: Recipe, ctx: Context) -> runner.Settings:

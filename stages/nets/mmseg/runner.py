@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,13 @@ def train(
     place: Placement,
     on_step: hooks.OnStep,
     initialise: Callable[[nn.Module], object] = lambda trunk: None,
+    weights: Sequence[float] | None = None,
 ) -> Path:
     """Train on ITEMS pairs, where READ(i) gives image (H,W,3) uint8 RGB and mask (H,W) uint8 (255 = void).
 
-    INITIALISE fills the trunk of a new network with its first weights. Goes on from the state in WORK_DIR if
-    there is one. Returns the path of the checkpoint. Raises StageError on impossible settings, divergence, and a
-    full GPU.
+    INITIALISE fills the trunk of a new network with its first weights; WEIGHTS say how often each pair is seen. Goes on
+    from the state in WORK_DIR if there is one. Returns the path of the checkpoint. Raises StageError on impossible
+    settings, divergence, and a full GPU.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     _check(settings, items, world)
@@ -140,7 +141,7 @@ def train(
     )
     start = kept["step"] * settings.accumulate if kept else 0
     passes = settings.steps * settings.accumulate
-    sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world)
+    sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world, weights)
     runner = _runner(settings, net, dataset, sampler, kept, work_dir, place, on_step)
     try:
         runner.train()
