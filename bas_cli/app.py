@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import ablation, analyse, cache, exchange, masks, pipeline, prediction, results
+from bas_cli.commands import ablation, analyse, cache, data, exchange, masks, pipeline, prediction, results
 from stages import __version__
 from stages.core import interrupt
 
@@ -22,6 +22,7 @@ refine = typer.Typer(no_args_is_help=True, help="From seeds to pseudo masks with
 segment = typer.Typer(no_args_is_help=True, help="The segmentation network.")
 corrected = typer.Typer(no_args_is_help=True, help="Pseudo masks to an editor and back, corrected by hand.")
 kept = typer.Typer(no_args_is_help=True, help="What a run keeps on disk.")
+datasets = typer.Typer(no_args_is_help=True, help="Datasets themselves.")
 looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond its scores.")
 
 app.command("run", help=pipeline.RUN)(pipeline.run)
@@ -43,6 +44,8 @@ refine.command("instances")(pipeline.of_stages("irn_instances"))
 app.add_typer(corrected, name="masks")
 corrected.command("export")(masks.give)
 corrected.command("import")(masks.take)
+app.add_typer(datasets, name="data")
+datasets.command("prepare")(data.prepare)
 app.add_typer(segment, name="segment")
 segment.command("train")(pipeline.of_stages("segment_train"))
 segment.command("predict")(pipeline.of_stages("segment_predict"))

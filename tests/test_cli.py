@@ -51,7 +51,7 @@ def stamps(folder: Path) -> dict[str, int]:
 def test_help_lists_the_commands(bas: Command):
     shown = bas("--help")
     assert shown.code == 0 and not shown.err
-    for word in ("run", "status", "eval", "ablate", "seed", "refine", "segment"):
+    for word in ("run", "status", "eval", "ablate", "seed", "refine", "segment", "data"):
         assert f"\n  {word}" in shown.out
     assert "\x1b" not in shown.out
     for words in (("run",), ("seed", "train"), ("refine", "irn"), ("segment", "predict"), ("eval",), ("status",)):

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
@@ -51,7 +51,7 @@ def each(
     fabric.barrier()
 
 
-def in_pool(items: Sequence[T], work: Callable[[T], object], workers: int, preload: Sequence[str]) -> Iterator[None]:
+def in_pool(items: Iterable[T], work: Callable[[T], object], workers: int, preload: Sequence[str]) -> Iterator[None]:
     """Yield once for each finished item, whatever their order. The first failure ends the rest."""
     with ProcessPoolExecutor(workers, _method(preload), _start_worker) as pool:
         try:

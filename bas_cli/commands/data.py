@@ -1,0 +1,68 @@
+"""Commands about datasets themselves: `bas data prepare`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from bas_cli import console, options, progress
+
+Public = Annotated[
+    Literal["voc", "coco"], typer.Argument(help="voc (VOC 2012 with SBD) or coco (COCO 2014).", show_default=False)
+]
+Root = Annotated[
+    Path | None, typer.Option("--root", help="Folder to prepare it in (default data/voc or data/coco).", show_default=False)
+]
+Archives = Annotated[
+    Path | None,
+    typer.Option("--archives", help="Folder of the archives, or of what they held (default the same).", show_default=False),
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the archives that are not on disk.")]
+Unchecked = Annotated[bool, typer.Option("--unchecked", help="Take archives whose checksum is not the published one.")]
+
+
+def prepare(
+    dataset: Public,
+    root: Root = None,
+    archives: Archives = None,
+    download: Download = False,
+    unchecked: Unchecked = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """A public dataset ready to run: archives unpacked, masks drawn, the official lists; asked again, it goes on or finds all.
+
+    voc wants VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz (3.4 GB), coco train2014.zip, val2014.zip and
+    annotations_trainval2014.zip (20 GB), or the folders that they unpack to. Nothing is fetched without --download.
+    """
+    from stages.actions.preparation import Preparation
+
+    place = (root or Path("data") / dataset).expanduser()
+    sources = (archives or place).expanduser()
+    prepared = Preparation(place, sources, download, unchecked, progress.reporter(quiet))
+    done = _PREPARE[dataset](prepared)
+    for warning in done["warnings"]:
+        console.warn(warning)
+    if as_json:
+        console.document(done)
+    elif not quiet:
+        _tell(done)
+
+
+def _voc(prepared: Any) -> dict[str, Any]:
+    from stages.actions import prepare_voc
+
+    return prepare_voc.prepare(prepared)
+
+
+def _tell(done: Mapping[str, Any]) -> None:
+    console.note("; ".join(done["did"]) if done["did"] else "everything is there already, nothing was done")
+    lists = ", ".join(f"{name} {count['images']:,}" for name, count in done["lists"].items())
+    console.note(f"{done['root']}: {lists}; labels from {done['labels']}")
+    console.note(f"next: bas run {done['dataset']} --data {done['root']}")
+
+
+_PREPARE = {"voc": _voc}
