@@ -20,7 +20,7 @@ from stages.core.files import write_text
 from stages.core.runtime import Config, Runtime
 from stages.core.stage import Context
 from stages.data import dataset
-from stages.data.voc import CLASSES as NAMES
+from stages.data.readers.voc import CLASSES as NAMES
 from stages.nets import backbones, bas
 
 IMAGE = (375, 500)

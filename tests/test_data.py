@@ -13,10 +13,11 @@ from PIL import Image, ImageOps
 
 from stages.core.errors import StageError
 from stages.core.files import HashCache
-from stages.data import images, scoring, seedfile, sheets, voc
+from stages.data import images, scoring, seedfile, sheets
 from stages.data.dataset import Config, Dataset, open_dataset
 from stages.data.labels import read_labels
 from stages.data.pickled import load_npy
+from stages.data.readers import voc
 
 CLASSES = ("cat", "dog", "cow")
 
@@ -35,15 +36,15 @@ def write_list(root: Path, name: str, *lines: str) -> None:
 def test_lists_in_both_forms_name_the_same_images(devkit):
     write_list(devkit, "bare", "demo_00000", "demo_00001", "", "demo_00000")
     write_list(devkit, "paths", *(f"/JPEGImages/demo_0000{i}.jpg /SegmentationClass/demo_0000{i}.png" for i in (0, 1)))
-    assert voc.read_list(devkit, "bare") == voc.read_list(devkit, "paths") == ("demo_00000", "demo_00001")
+    assert voc.Devkit(devkit).ids("bare") == voc.Devkit(devkit).ids("paths") == ("demo_00000", "demo_00001")
 
 
 def test_ids_may_hold_dots(devkit):
     (devkit / "JPEGImages/demo_00000.png").rename(devkit / "JPEGImages/a.b.png")
     write_list(devkit, "dots", "a.b", "demo_00001")
-    ids = voc.read_list(devkit, "dots")
+    ids = voc.Devkit(devkit).ids("dots")
     assert ids == ("a.b", "demo_00001")
-    assert [Path(file).name for file in voc.find_images(devkit, ids, "dots")] == ["a.b.png", "demo_00001.png"]
+    assert [Path(file).name for file in voc.Devkit(devkit).files(ids, "dots")] == ["a.b.png", "demo_00001.png"]
 
 
 def test_suffixes_in_capitals_are_found(devkit):
@@ -59,9 +60,9 @@ def test_the_root_may_be_the_devkit_or_what_holds_it(devkit, tmp_path):
 
 
 def test_classes_are_vocs_unless_a_file_names_others(devkit):
-    assert voc.read_classes(devkit)[0] == "zebra" and len(voc.read_classes(devkit)) == 5
+    assert voc.Devkit(devkit).classes == ("zebra", "leopard", "fox", "panda", "mandrill")
     (devkit / "classes.txt").unlink()
-    assert len(voc.read_classes(devkit)) == 20 and voc.read_classes(devkit)[14] == "person"
+    assert len(voc.Devkit(devkit).classes) == 20 and voc.Devkit(devkit).classes[14] == "person"
 
 
 def test_samples_hold_id_image_and_labels(generated):

@@ -20,7 +20,7 @@ from conftest import Command, call, fork, settings, wait, wait_for
 from PIL import Image
 
 from stages.core.errors import StageError
-from stages.data import mapfiles, pickled, seedfile, voc
+from stages.data import mapfiles, pickled, seedfile
 from stages.data.dataset import Config, Dataset, Sample, open_dataset
 from stages.formulas import seeds
 
@@ -132,7 +132,7 @@ def test_pngs_in_folders_of_classes_of_sixteen_bits(bas: Command, run: Path, dat
 def test_an_import_is_scored_in_sums_and_refined(bas: Command, run: Path, dataset: Dataset, tmp_path: Path):
     """Imported true masks score near 100 alone, and image-specific thresholds are found for every source."""
     for sample in dataset.split("train"):
-        mask = np.asarray(Image.open(voc.mask_path(dataset.root, sample.id)))  # type: ignore
+        mask = np.asarray(Image.open(dataset.mask(sample)))  # type: ignore
         maps = np.stack([(mask == class_id + 1).astype(np.float32) for class_id in sample.labels])
         (tmp_path / "masks").mkdir(exist_ok=True)
         np.savez(tmp_path / "masks" / f"{sample.id}.npz", keys=np.array(sample.labels), high_res=maps)

@@ -22,6 +22,7 @@ from stages.core.files import read_json, write_json
 from stages.core.stage import Context
 from stages.data import dataset as datasets
 from stages.data import detections, true_instances
+from stages.data.readers import voc
 from stages.nets import backbones, irn
 
 CONFIG = irn_instances.Config(fixed=0.2)
@@ -83,7 +84,7 @@ def test_where_no_centre_is_found_classes_keep_their_masks(ctx: Context) -> None
 
 
 def test_instances_go_on_after_an_interruption_and_need_no_truth(ctx: Context) -> None:
-    for path in (ctx.dataset.root / "SegmentationObject").iterdir():
+    for path in (ctx.dataset.reader.root / "SegmentationObject").iterdir():
         path.unlink()
     with pytest.raises(KeyboardInterrupt):
         irn_instances.run(CONFIG, context(ctx.run_dir, Counter(stop_after=2)))
@@ -160,7 +161,7 @@ def test_true_instances_of_the_devkit_and_of_a_document_are_the_same(devkit: Pat
     document = detections.document(list(reversed(records)), ["background", *data.classes])
     for found in document["annotations"]:
         found["category_id"] += 1  # other numbers than ours: names count
-    write_json(devkit / true_instances.LISTED, document)
+    write_json(devkit / voc.INSTANCES, document)
     listed = true_instances.find(data, "score", LOG)
     assert listed is not None and list(listed) == records
 
@@ -169,10 +170,10 @@ def test_true_instances_that_cannot_be_read_are_told_of(devkit: Path) -> None:
     data = datasets.open_dataset(datasets.Config(root=str(devkit), train="train"), devkit)
     (devkit / "SegmentationObject" / f"{data.split('score')[2].id}.png").unlink()
     assert true_instances.find(data, "score", LOG) is None
-    (devkit / true_instances.LISTED).write_text("{}")
+    (devkit / voc.INSTANCES).write_text("{}")
     with pytest.raises(StageError, match=r"Cannot read true instances .*instances.json"):
         true_instances.find(data, "score", LOG)
-    write_json(devkit / true_instances.LISTED, {"images": [], "categories": [], "annotations": []})
+    write_json(devkit / voc.INSTANCES, {"images": [], "categories": [], "annotations": []})
     truth = true_instances.find(data, "score", LOG)
     assert truth is not None
     with pytest.raises(StageError, match="No image 'demo_00000'"):

@@ -125,7 +125,7 @@ def test_an_interrupted_comparison_goes_on_and_no_true_mask_decides(folder: Path
     waiting = {path: path.stat().st_mtime_ns for path in (folder / "mask_choice").glob("*/*.json")}
     assert len(waiting) == 9 and not (folder / "mask_choice/signs.json").exists()
     ctx = context(folder, "better", workers=2)
-    shutil.rmtree(ctx.dataset.root / "SegmentationClass")
+    shutil.rmtree(ctx.dataset.reader.root / "SegmentationClass")
     again = mask_choice.run(CONFIG, ctx)
     assert (masks(ctx.out), (ctx.out / "signs.json").read_bytes()) == expected
     assert again.notes == whole.notes and not any("mIoU" in key for key in again.metrics)

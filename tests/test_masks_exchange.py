@@ -24,7 +24,7 @@ from stages.core import stage as contract
 from stages.core.config import read_yaml
 from stages.core.errors import StageError
 from stages.core.files import digest, write_json
-from stages.data import drawings, editors, images, voc
+from stages.data import drawings, editors, images
 from stages.data.drawings import Drawing
 from stages.data.editors import coco, cvat, labelme
 
@@ -54,7 +54,7 @@ def run(tmp_path: Path, generated: Path) -> Run:
     run.folder.mkdir()
     run.save_config()
     for index, sample in enumerate(run.dataset.split("train")):
-        mask = images.read_mask(voc.mask_path(generated, sample.id) or Path())
+        mask = images.read_mask(run.dataset.mask(sample) or Path())
         path = run.folder / "irn_masks/masks" / f"{sample.id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         images.write_mask(path, adorned(mask, index))

@@ -73,7 +73,7 @@ def test_training_writes_a_network_curves_and_notes(trained: Path, folder: Path)
 
 def test_training_reads_no_true_mask(folder: Path) -> None:
     ctx = context(folder, "segment_train")
-    shutil.rmtree(ctx.dataset.root / "SegmentationClass")
+    shutil.rmtree(ctx.dataset.reader.root / "SegmentationClass")
     segment_train.run(replace(TRAIN, steps=1), ctx)
     assert (ctx.out / "network.pth").is_file()
     with pytest.raises(StageError, match="supervision=pseudo"):
@@ -161,7 +161,7 @@ def test_prediction_goes_on_where_it_stopped(trained: Path, folder: Path) -> Non
 def test_prediction_without_crf_or_truth(trained: Path, folder: Path) -> None:
     shutil.copytree(trained / "segment_train", folder / "segment_train")
     ctx = context(folder, "segment_predict")
-    shutil.rmtree(ctx.dataset.root / "SegmentationClass")
+    shutil.rmtree(ctx.dataset.reader.root / "SegmentationClass")
     outputs = segment_predict.run(segment_predict.Config(crf=False, flip=False, scales=(1.0,)), ctx)
     assert not outputs.metrics and len(list(outputs.files)) == 4 and not (ctx.out / "crf").exists()
 

@@ -11,8 +11,8 @@ from typing import Literal
 from stages.core.config import Field, Section, validate
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest
-from stages.data import voc
-from stages.data.labels import Labels, read_labels
+from stages.data.labels import Labels
+from stages.data.readers import Place, Reader, open_reader
 
 
 class Generated(Section):
@@ -62,8 +62,12 @@ class Dataset:
     """Images by split. `train` leaves unlabelled images out; `val` needs no labels."""
 
     config: Config
-    root: Path
-    classes: tuple[str, ...]
+    reader: Reader
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names without background, in the order of their ids."""
+        return self.reader.classes
 
     @cached_property
     def _splits(self) -> dict[str, tuple[Sample, ...]]:
@@ -71,8 +75,7 @@ class Dataset:
 
     @cached_property
     def _labels(self) -> tuple[Labels, str]:
-        explicit = Path(self.config.labels) if self.config.labels else None
-        return read_labels(self.root, explicit, voc.read_list(self.root, self.config.train), self.classes)
+        return self.reader.labels(self.reader.ids(self.config.train))
 
     @property
     def label_source(self) -> str:
@@ -87,8 +90,8 @@ class Dataset:
 
     def _read(self, role: str) -> tuple[Sample, ...]:
         name = getattr(self.config, role)
-        ids = voc.read_list(self.root, name)
-        files = voc.find_images(self.root, ids, name)
+        ids = self.reader.ids(name)
+        files = self.reader.files(ids, name)
         labels = self._labels[0] if role != "val" else {}
         samples = tuple(Sample(i, file, labels.get(i, ())) for i, file in zip(ids, files, strict=True))
         if role == "val":
@@ -98,8 +101,8 @@ class Dataset:
 
     def _guard(self, role: str, name: str, ids: tuple[str, ...]) -> None:
         """Refuse to train on images of the final numbers, and to score images that no seeds are made for."""
-        if role == "train" and voc.has_list(self.root, self.config.val):
-            leaked = sorted(set(ids) & set(voc.read_list(self.root, self.config.val)))
+        if role == "train" and self.reader.has_list(self.config.val):
+            leaked = sorted(set(ids) & set(self.reader.ids(self.config.val)))
             if leaked:
                 raise StageError(
                     f"List '{name}' holds images of '{self.config.val}'",
@@ -107,7 +110,7 @@ class Dataset:
                     "Take them off one of the lists, or set data.train or data.val",
                 )
         if role == "score":
-            strays = sorted(set(ids) - set(voc.read_list(self.root, self.config.train)))
+            strays = sorted(set(ids) - set(self.reader.ids(self.config.train)))
             if strays:
                 raise StageError(
                     f"List '{name}' is not part of '{self.config.train}'",
@@ -130,11 +133,11 @@ class Dataset:
     def unlabelled(self) -> tuple[str, ...]:
         """Ids of the training list without a label: left out, counted, warned of."""
         labels = self._labels[0]
-        return tuple(i for i in voc.read_list(self.root, self.config.train) if not labels.get(i))
+        return tuple(i for i in self.reader.ids(self.config.train) if not labels.get(i))
 
     def mask(self, sample: Sample) -> Path | None:
         """The true mask of a sample if there is one: for evaluation alone."""
-        return voc.mask_path(self.root, sample.id)
+        return self.reader.mask(sample.id)
 
     def digest(self, role: str, hashes: HashCache) -> str:
         """Content digest of a split: ids, image bytes, labels, class names."""
@@ -163,8 +166,8 @@ def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]],
         from stages.data import demo
 
         root = demo.generate(generated_root(run_dir), **wanted.plain(), watch=watch)
-    elif config.root is None:
+        return Dataset(config, open_reader(demo.LAYOUT, Place(root)))
+    if config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
-    else:
-        root = voc.check_root(Path(config.root))
-    return Dataset(config, root, voc.read_classes(root))
+    labels = Path(config.labels) if config.labels else None
+    return Dataset(config, open_reader(config.reader, Place(Path(config.root), labels)))

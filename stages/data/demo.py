@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stages.core.files import write_atomic, write_text
 
+LAYOUT = "voc"  # the reader of what is generated
 CLASSES = ("background", "zebra", "leopard", "fox", "panda", "mandrill")
 FOLDERS = ("JPEGImages", "SegmentationClass", "SegmentationObject")
 

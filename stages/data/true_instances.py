@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.core.errors import StageError
-from stages.data import detections, voc
+from stages.data import detections
 from stages.data.dataset import Dataset, Sample
 from stages.data.detections import Record
 from stages.data.images import VOID, read_mask
 
 if TYPE_CHECKING:
     import logging
-
-LISTED = "instances.json"  # COCO's format, the images named by their files
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,10 @@ class Truth:
 def find(dataset: Dataset, role: str, log: logging.Logger) -> Truth | None:
     """The true instances of a split, or None when any image has none on disk: then nothing is scored, and LOG says why."""
     samples = dataset.split(role)
-    if (dataset.root / LISTED).is_file():
-        return Truth(samples, _listed(dataset.root / LISTED, dataset.classes))
-    absent = [s.id for s in samples if voc.object_path(dataset.root, s.id) is None or dataset.mask(s) is None]
+    listed = dataset.reader.instances()
+    if listed is not None:
+        return Truth(samples, _listed(listed, dataset.classes))
+    absent = [s.id for s in samples if dataset.reader.objects(s.id) is None or dataset.mask(s) is None]
     if absent:
         count = f"{len(absent)} of {len(samples)} images have no true instances"
         log.info("nothing is scored: %s, first '%s'", count, absent[0])
@@ -50,7 +49,7 @@ def find(dataset: Dataset, role: str, log: logging.Logger) -> Truth | None:
 
 def _drawn(dataset: Dataset, sample: Sample) -> Record:
     """The record of an image from its mask of instance numbers; an instance is of the class that most of its pixels have."""
-    paths = voc.object_path(dataset.root, sample.id), dataset.mask(sample)
+    paths = dataset.reader.objects(sample.id), dataset.mask(sample)
     numbers, classes = (read_mask(path) for path in paths if path is not None)
     if numbers.shape != classes.shape:
         why = f"{numbers.shape[1]}x{numbers.shape[0]} beside {classes.shape[1]}x{classes.shape[0]}"

@@ -1,0 +1,75 @@
+"""Layouts of datasets, one a file: each answers the same few questions, and nothing else of the tool knows of folders and lists.
+
+The layout X is the module `stages.data.readers.X` with `open_at(place) -> Reader`, imported when a dataset of it is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from stages.data.labels import Labels
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset lies, as the configuration has it."""
+
+    root: Path
+    labels: Path | None = None  # a file of image-level labels that goes before the layout's own
+
+
+class Reader(Protocol):
+    """What a layout answers. An image's id names its outputs; files are text, not Paths, as there are thousands.
+
+    Freshness asks nothing more: the dataset hashes ids, labels, class names and the bytes of `files`.
+    """
+
+    @property
+    def root(self) -> Path:
+        """The folder of the photographs."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names without background, in the order of their ids."""
+        ...
+
+    def has_list(self, name: str) -> bool:
+        """Whether the list NAME is there."""
+        ...
+
+    def ids(self, name: str) -> tuple[str, ...]:
+        """Image ids of the list NAME, each once. Raises StageError that names the lists that are there."""
+        ...
+
+    def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
+        """The image file of each of IDS. Raises StageError that names the first absent one and counts the rest."""
+        ...
+
+    def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:
+        """0-based class ids of IDS, and their source in words; an image without any, or not in it, is unlabelled.
+
+        Raises StageError on a missing source, an unknown class or a damaged file.
+        """
+        ...
+
+    def mask(self, image_id: str) -> Path | None:
+        """The readable true mask of an image, an index PNG, or None; asked for by evaluation alone."""
+        ...
+
+    def objects(self, image_id: str) -> Path | None:
+        """The readable mask of an image's true instances, numbered from 1, or None; asked for by evaluation alone."""
+        ...
+
+    def instances(self) -> Path | None:
+        """A COCO document of the true instances of all images, which goes before `objects`, or None."""
+        ...
+
+
+def open_reader(layout: str, place: Place) -> Reader:
+    """The reader of LAYOUT at PLACE. Raises StageError where the folder is not of that layout."""
+    return importlib.import_module(f"stages.data.readers.{layout}").open_at(place)
