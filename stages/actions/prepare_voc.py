@@ -18,9 +18,10 @@ from typing import Any
 from stages.actions.preparation import Preparation, counted, drawn, summary
 from stages.core.errors import StageError
 from stages.core.files import link, write_atomic, write_text
-from stages.data import sbd, voc
+from stages.data import sbd
 from stages.data.archives import Published, Readable, follow, require_space, unpack
 from stages.data.labels import Labels, read_labels
+from stages.data.readers.voc import CLASSES, Devkit
 
 TRAINVAL = Published(
     "VOCtrainval_11-May-2012.tar",
@@ -32,6 +33,7 @@ TEST = Published("VOC2012test.tar", None, None, 0)  # behind a login; only predi
 OFFICIAL = {"train": 1464, "train_aug": 10582, "val": 1449, "test": 1456}
 DEVKIT = Path("VOCdevkit/VOC2012")
 CONTENT = ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets", "Annotations")
+TRAINED = ("train", "val")  # lists of VOC's own
 LISTS = Path("ImageSets/Segmentation")
 OWN, AUG = "SegmentationClass", "SegmentationClassAug"
 MASK = 8 << 10  # bytes that a drawn mask takes on disk, about
@@ -43,22 +45,22 @@ def prepare(prepared: Preparation, trainval: Published = TRAINVAL, boundaries: P
 
     Raises StageError on absent or damaged archives, on those that are not the published ones, and on a full disk.
     """
-    devkit = _find(prepared.root)
-    unpacked = _whole(devkit, trainval, ("train", "val"))
+    devkit = Devkit(_find(prepared.root))
+    unpacked = _whole(devkit, trainval, TRAINED)
     _require_room(prepared, devkit, [] if unpacked else [trainval], boundaries)
     if not unpacked:
-        _unpack(prepared, trainval, devkit)
-    train, val = (voc.read_list(devkit, name) for name in ("train", "val"))
+        _unpack(prepared, trainval, devkit.root)
+    train, val = map(devkit.ids, TRAINED)
     if not _augmented(devkit, (*train, *val)):
-        _augment(prepared, devkit, train, val, boundaries)
+        _augment(prepared, devkit.root, train, val, boundaries)
     if prepared.on_disk(TEST) and not _whole(devkit, TEST, ("test",)):
-        _unpack(prepared, TEST, devkit)
-    lists = {name: voc.read_list(devkit, name) for name in OFFICIAL if voc.has_list(devkit, name)}
+        _unpack(prepared, TEST, devkit.root)
+    lists = {name: devkit.ids(name) for name in OFFICIAL if devkit.has_list(name)}
     for name, ids in lists.items():
-        voc.find_images(devkit, ids, name)
-    labels, source = _labels(prepared, devkit, lists["train_aug"])
+        devkit.files(ids, name)
+    labels, source = _labels(prepared, devkit.root, lists["train_aug"])
     unlabelled = sum(not labels.get(i) for i in lists["train_aug"])
-    return summary(prepared, "voc", devkit, counted(lists, OFFICIAL), labels=source, unlabelled=unlabelled)
+    return summary(prepared, "voc", devkit.root, counted(lists, OFFICIAL), labels=source, unlabelled=unlabelled)
 
 
 def _find(root: Path) -> Path:
@@ -72,17 +74,17 @@ def _unfinished(devkit: Path, archive: Published) -> Path:
     return devkit / f".{archive.file}.unpacking"
 
 
-def _whole(devkit: Path, archive: Published, lists: Sequence[str]) -> bool:
+def _whole(devkit: Devkit, archive: Published, lists: Sequence[str]) -> bool:
     """Whether the devkit has the LISTS that the archive brings, and not as the beginning of an unpacking."""
-    return all(voc.has_list(devkit, name) for name in lists) and not _unfinished(devkit, archive).exists()
+    return all(map(devkit.has_list, lists)) and not _unfinished(devkit.root, archive).exists()
 
 
-def _require_room(prepared: Preparation, devkit: Path, wanted: Sequence[Published], boundaries: Published) -> None:
+def _require_room(prepared: Preparation, devkit: Devkit, wanted: Sequence[Published], boundaries: Published) -> None:
     """Raise StageError before anything is fetched where the disk cannot take it; archives hold photographs, of which
     unpacking makes nothing larger. What lies on disk is measured when it is unpacked."""
     fetched = [one for one in wanted if prepared.to_fetch(one)] if prepared.download else []
     needed = sum(prepared.to_fetch(one) + one.size for one in fetched)
-    if not voc.has_list(devkit, "train_aug"):
+    if not devkit.has_list("train_aug"):
         needed += OFFICIAL["train_aug"] * MASK
         needed += prepared.to_fetch(boundaries) if prepared.download and _boundaries(prepared) is None else 0
     require_space(prepared.root, needed)
@@ -103,11 +105,9 @@ def _unpack(prepared: Preparation, archive: Published, devkit: Path) -> None:
     prepared.did.append(f"unpacked {written} files of {archive.file}")
 
 
-def _augmented(devkit: Path, own: Collection[str]) -> bool:
+def _augmented(devkit: Devkit, own: Collection[str]) -> bool:
     """Whether train_aug is there, with a mask for each of its images."""
-    if not voc.has_list(devkit, "train_aug"):
-        return False
-    return set(voc.read_list(devkit, "train_aug")) <= _masks(devkit / AUG).union(own)
+    return devkit.has_list("train_aug") and set(devkit.ids("train_aug")) <= _masks(devkit.root / AUG).union(own)
 
 
 def _masks(folder: Path) -> set[str]:
@@ -161,13 +161,13 @@ def _share(source: Path, target: Path) -> None:
 def _labels(prepared: Preparation, devkit: Path, ids: Sequence[str]) -> tuple[Labels, str]:
     """Image-level labels of IDS and their source; IRN's file, where it is all that there is, is kept as text."""
     if (devkit / "Annotations").is_dir() or (devkit / "image_labels.txt").is_file():
-        return read_labels(devkit, None, ids, voc.CLASSES)
+        return read_labels(devkit, None, ids, CLASSES)
     given = next((path for place in prepared.places if (path := place / LABELS).is_file()), None)
     if given is None:
         prepared.notes.append(f"no image-level labels: neither Annotations nor {LABELS} is there")
         return {}, "none"
-    labels, _ = read_labels(devkit, given, ids, voc.CLASSES)
-    rows = (" ".join((image_id, *(voc.CLASSES[k] for k in labels.get(image_id, ())))) for image_id in ids)
+    labels, _ = read_labels(devkit, given, ids, CLASSES)
+    rows = (" ".join((image_id, *(CLASSES[k] for k in labels.get(image_id, ())))) for image_id in ids)
     write_text(devkit / "image_labels.txt", "".join(f"{row}\n" for row in rows))
     prepared.did.append("wrote image_labels.txt")
     return labels, LABELS
