@@ -14,6 +14,8 @@ PIPELINE: dict[str, str] = {
 }
 EXTRAS: dict[str, str] = {  # run when asked for, or before the stage whose settings call for them
     "cam_train": "images + image-level labels → CAM network, a second source of seeds",
+    "self_masks": "DeepLabV2 → its own masks of the training images, held to their image-level labels",
+    "segment_retrain": "its own masks → DeepLabV2 once more, from the same first weights",
     "irn_instances": "seeds + IRN with displacements → instance masks in COCO's format",
 }
 __version__ = "0.1.0"

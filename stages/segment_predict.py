@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stages.core.config import Field, Section
 from stages.core.stage import Context, Outputs
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NEEDS = ("segment_train",)
 SHARED = ()
 READS = ("val",)
+NAMES = {"segment_train": "network", "segment_retrain": "retrained"}  # of the networks, in the keys of scores
 SHOWN = 10  # images on the contact sheet
 SCRATCH = "logits"  # kept between the network and the CRF, removed when the stage is done
 
@@ -25,6 +26,10 @@ SCRATCH = "logits"  # kept between the network and the CRF, removed when the sta
 class Config(Section):
     """How the network is tested; the defaults are the public recipe's, the CRF's kernels DeepLab's."""
 
+    trained_by: Literal["segment_train", "segment_retrain"] = Field(
+        "segment_train",
+        description="Whose network: segment_train's, or after self-training segment_retrain's; bas predict takes the same.",
+    )
     scales: tuple[float, ...] = Field(
         (1.0, 0.5, 0.75), description="Image scales, of which the maximum is taken.", min_length=1, gt=0
     )
@@ -39,6 +44,11 @@ class Config(Section):
     colour_width: float = Field(67.0, description="Width of the colour kernel, in pixels.", gt=0)
     colour_range: float = Field(3.0, description="Width of the colour kernel, in grey levels (RGB).", gt=0)
     colour_weight: float = Field(4.0, description="Weight of the colour kernel.", ge=0)
+
+
+def more_needs(config: Config) -> tuple[str, ...]:
+    """The stage that trained the network once more, if it is that one's."""
+    return () if config.trained_by in NEEDS else (config.trained_by,)
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     from stages.nets.mmseg import network, runner
 
     samples, kinds = ctx.dataset.split("val"), _kinds(config)
-    net = network.load(ctx.input("segment_train") / runner.CHECKPOINT, ctx.runtime.fabric.device)
+    net = network.load(ctx.input(config.trained_by) / runner.CHECKPOINT, ctx.runtime.fabric.device)
     sharding.each(samples, lambda s: _reached(config, ctx.out, s.id), lambda s: _predict(net, s, config, ctx), "predictions", ctx)
     if config.crf:
         preload = ["stages.data.images", "stages.formulas.crf", "stages.formulas.segmentation", __name__]
@@ -154,7 +164,7 @@ def score(config: Config, ctx: Context) -> Scores:
             for sample, truth in pairs:
                 matrix += metrics.confusion(truth, read_mask(prediction_path(ctx.out, kind, sample.id)), count)
                 meter.advance()
-            scores.add(f"val/network/{kind}", matrix, ctx.dataset.classes, ctx.shared["eval"].subset or {})
+            scores.add(f"val/{NAMES[config.trained_by]}/{kind}", matrix, ctx.dataset.classes, ctx.shared["eval"].subset or {})
     return scores
 
 

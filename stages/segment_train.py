@@ -37,7 +37,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     from stages.nets.mmseg.learn import learn
     from stages.nets.mmseg.pairs import Pair
 
-    refined = maskfiles.refined(ctx.input("mask_choice")) if more_needs(config) else ()
+    refined = maskfiles.from_folder(ctx.input("mask_choice"), maskfiles.REFINED) if more_needs(config) else ()
     sure = {image_id: maskfiles.confidence_path(ctx.input("irn_masks"), image_id) for image_id in refined}
     pairs = [Pair(sample, _mask(sample, config, ctx), sure.get(sample.id)) for sample in ctx.dataset.split("train")]
     made = learn(config, pairs, ctx)

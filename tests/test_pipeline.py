@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,6 +145,26 @@ def test_a_changed_setting_makes_what_follows_stale(home: Path):
     assert [name for name, state in states.items() if state == "done"] == ["seed_train", "seed_infer", "irn_labels"]
     why = {stage["name"]: stage["why"] for stage in shown}
     assert why["irn_train"] == "irn_train.epochs: 4 → 5" and why["irn_masks"] == "its input irn_train is stale"
+
+
+def test_a_round_of_self_training_keeps_the_first_network_and_is_named(home: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(home, tmp_path / "home"))
+    run, first = folder / "runs/small", sha256(home / "runs/small/segment_train/network.pth")
+    done = call(folder, "segment", "retrain", "--run", str(run), "--set", "segment_retrain.void=0.2")
+    assert done.code == 0 and "train/self mIoU-2: crf" in done.err, done.err
+    states = {row["name"]: row["state"] for row in call(folder, "status", "--run", str(run), "--json").json["stages"]}
+    assert states == dict.fromkeys([*PIPELINE, "self_masks", "segment_retrain"], "done")
+    assert sha256(run / "segment_train/network.pth") == first != sha256(run / "segment_retrain/network.pth")
+    used = ("--run", str(run), "--set", "segment_predict.trained_by=segment_retrain")
+    assert call(folder, "segment", "predict", *used, "-q").code == 0
+    metrics = call(folder, "eval", "--run", str(run), "--json").json["stages"]["segment_predict"]
+    assert all(key.startswith("val/retrained/") for key in metrics) and "val/retrained/crf/mIoU" in metrics
+    cards = [(run / name / "MODEL_CARD.md").read_text() for name in ("segment_train", "segment_retrain")]
+    assert "Not scored" in cards[0] and "its own after segment_train" not in cards[0]
+    assert "its own after segment_train" in cards[1] and "val/retrained/crf/mIoU" in cards[1]
+    photograph = next((run / "data/JPEGImages").iterdir())
+    assert call(folder, "predict", str(photograph), "--out", "out", "--run", str(run), "-q").code == 0
+    assert sha256(run / "segment_retrain/network.pth") in (folder / "out/predict.json").read_text()
 
 
 class Killer:

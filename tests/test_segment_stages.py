@@ -13,12 +13,14 @@ import pytest
 import torch
 from conftest import Counter, random_seed_network, stage_context
 
-from stages import segment_predict, segment_train
+from stages import segment_predict, segment_retrain, segment_train, self_masks
 from stages.core import curves
 from stages.core.config import validate
 from stages.core.errors import StageError
+from stages.core.files import write_json
 from stages.core.stage import Context
-from stages.data.images import read_mask, write_mask
+from stages.data import maskfiles
+from stages.data.images import read_grey, read_mask, write_mask
 from stages.formulas import metrics
 from stages.nets.mmseg import learn, network, runner, state
 
@@ -29,7 +31,7 @@ SUBSET = {"mIoU-2": [0, 1]}
 
 
 def context(folder: Path, stage: str, reporter: Any = None, workers: int = 0) -> Context:
-    shared = {"eval": SimpleNamespace(subset=SUBSET)}
+    shared = {"eval": SimpleNamespace(subset=SUBSET), "segment_train": TRAIN, "segment_predict": segment_predict.Config()}
     return stage_context(folder, stage, shared, val=3, reporter=reporter, workers=workers)
 
 
@@ -172,6 +174,52 @@ def test_flip_predicts_a_mirrored_image_mirrored(trained: Path) -> None:
     plain = network.grid_logits(net, image, (0.5, 1.0), flip=True)
     mirrored = network.grid_logits(net, image[:, ::-1].copy(), (0.5, 1.0), flip=True)
     assert torch.allclose(plain, mirrored.flip(-1), atol=1e-4)
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_own_masks_hold_to_the_labels_and_leave_corrections_alone(trained: Path, folder: Path, crf: bool) -> None:
+    shutil.copytree(trained / "segment_train", folder / "segment_train")
+    ctx = context(folder, "self_masks", workers=2)
+    first, *others = ctx.dataset.split("train")
+    choice = ctx.input("mask_choice")
+    write_json(choice / maskfiles.CHOICE, {first.id: "corrections/monday", **{s.id: "refined" for s in others}})
+    outputs = self_masks.run(self_masks.Config(crf=crf), ctx)
+    assert len(list(outputs.files)) == 6 + 5 + 1 and outputs.notes == {"images": 6, "corrected": 1}
+    truth = read_mask(maskfiles.mask_path(choice, first.id))  # the chosen masks are the true ones here
+    assert np.array_equal(read_mask(maskfiles.mask_path(ctx.out, first.id)), truth)
+    assert not maskfiles.confidence_path(ctx.out, first.id).exists()
+    for sample in others:
+        mask = read_mask(maskfiles.mask_path(ctx.out, sample.id))
+        assert mask.shape == (80, 80) and set(np.unique(mask)) <= {0, *(index + 1 for index in sample.labels)}
+        assert read_grey(maskfiles.confidence_path(ctx.out, sample.id)).shape == (20, 20)
+    assert f"train/self/{'crf' if crf else 'plain'}/mIoU-2" in outputs.metrics and not (ctx.out / "logits").exists()
+
+
+def test_own_masks_go_on_where_they_stopped(trained: Path, folder: Path) -> None:
+    shutil.copytree(trained / "segment_train", folder / "segment_train")
+    with pytest.raises(KeyboardInterrupt):
+        self_masks.run(self_masks.Config(), context(folder, "self_masks", Counter(stop_after=8)))  # six seen, two refined
+    out = folder / "self_masks"
+    done = {path: path.stat().st_mtime_ns for path in (out / "masks").iterdir()}
+    assert len(done) == 2 and len(list((out / "logits").iterdir())) == 6
+    self_masks.run(self_masks.Config(), context(folder, "self_masks"))
+    assert len(list((out / "masks").iterdir())) == 6 and all(path.stat().st_mtime_ns == time for path, time in done.items())
+
+
+def test_a_second_training_learns_from_the_own_masks_and_begins_as_the_first(trained: Path, folder: Path) -> None:
+    shutil.copytree(trained / "segment_train", folder / "segment_train")
+    ctx = context(folder, "self_masks")
+    self_masks.run(self_masks.Config(crf=False), ctx)
+    made = segment_retrain.run(segment_retrain.Config(void=0.3), context(folder, "segment_retrain"))
+    assert made.notes["masks"] == "its own after segment_train" and made.notes["void_below"]["background"] > 0
+    for sample in ctx.dataset.split("train"):  # with the masks of the first training it is that training again
+        shutil.copy(maskfiles.mask_path(ctx.input("mask_choice"), sample.id), maskfiles.mask_path(ctx.out, sample.id))
+    shutil.rmtree(folder / "segment_retrain")
+    segment_retrain.run(segment_retrain.Config(), context(folder, "segment_retrain"))
+    nets = [
+        torch.load(path / "network.pth", weights_only=True) for path in (folder / "segment_retrain", trained / "segment_train")
+    ]
+    assert all(torch.equal(nets[0]["state_dict"][key], value) for key, value in nets[1]["state_dict"].items())
 
 
 def test_settings_are_strict() -> None:

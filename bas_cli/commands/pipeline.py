@@ -85,12 +85,12 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
 
 
 def _describe(run: Run, names: Sequence[str], manner: Manner) -> None:
-    """Bring the model card up to date where one of the stages NAMES makes or tests the segmentation network."""
+    """Bring the model cards up to date where one of the stages NAMES makes or tests a segmentation network."""
     from stages.actions import card
 
-    path = card.write(run) if {card.STAGE, card.TESTED} & set(names) else None
-    if path is not None and not manner.quiet:
-        console.note(f"model card {path}")
+    for path in card.write(run) if {*card.STAGES, card.TESTED} & set(names) else ():
+        if not manner.quiet:
+            console.note(f"model card {path}")
 
 
 def _tell_pictures(run: Run, names: Sequence[str]) -> None:

@@ -61,7 +61,8 @@ def export(
     from stages.nets.mmseg.portable import SUFFIXES
 
     chosen = options.open_run(Request(run=run, device="cpu"))
-    predictor = Predictor(chosen.folder, None, chosen.runtime)
+    config: Any = chosen.sections["segment_predict"]
+    predictor = Predictor(chosen.folder, config, chosen.runtime)
     target = out or predictor.checkpoint.with_suffix(SUFFIXES[format])
     done = exporting.export(chosen, predictor, format, target, images, progress.reporter(quiet))
     if as_json:

@@ -1,4 +1,4 @@
-"""A model card beside a run's segmentation network: what it learnt from and started from, how good it is, how to repeat it."""
+"""A model card beside each segmentation network of a run: what it learnt from and began with, its scores, how to repeat it."""
 
 from __future__ import annotations
 
@@ -14,40 +14,38 @@ if TYPE_CHECKING:
     from stages.actions.run import Run
 
 NAME = "MODEL_CARD.md"
-STAGE, TESTED = "segment_train", "segment_predict"
+STAGES, TESTED = ("segment_train", "segment_retrain"), "segment_predict"
 
 
-def write(run: Run) -> Path | None:
-    """Write the card of RUN's network and return its path; None where there is no network or the card is the same already."""
-    manifest = contract.read_manifest(run.folder / STAGE)
-    if manifest is None:
-        return None
-    path, text = run.folder / STAGE / NAME, "\n".join(_lines(run, manifest)) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return None
-    write_text(path, text)
-    return path
+def write(run: Run) -> list[Path]:
+    """Write the card of each of RUN's networks, where it is not the same already; returns the paths of those written."""
+    written = []
+    for stage in STAGES:
+        manifest, path = contract.read_manifest(run.folder / stage), run.folder / stage / NAME
+        text = "" if manifest is None else "\n".join(_lines(run, manifest)) + "\n"
+        if text and not (path.exists() and path.read_text(encoding="utf-8") == text):
+            write_text(path, text)
+            written.append(path)
+    return written
 
 
 def _lines(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
     """The card, section by section."""
-    settings = manifest["fingerprint"]["config"][STAGE]
+    settings, checkpoint = manifest["fingerprint"]["config"][STAGES[0]], run.folder / manifest["stage"] / "network.pth"
     yield f"# DeepLabV2 on {settings['backbone']}, {len(run.dataset.classes)} classes and background"
-    yield from ("", f"`{_checkpoint(run).name}`, sha256 `{sha256(_checkpoint(run))}`, made by bas {__version__}.", "")
+    yield from ("", f"`{checkpoint.name}`, sha256 `{sha256(checkpoint)}`, made by bas {__version__}.", "")
     yield f"Classes, background being 0: {', '.join(run.dataset.classes)}."
     yield from ("", "## Data and supervision", *_supervision(run, manifest))
     yield from ("", "## Initial weights", *_weights(run))
-    yield from ("", "## Scores", *_scores(run, manifest["digest"]))
+    yield from ("", "## Scores", *_scores(run, manifest))
     yield from ("", "## To repeat it", *_commands(run, manifest))
-
-
-def _checkpoint(run: Run) -> Path:
-    return run.folder / STAGE / "network.pth"
 
 
 def _supervision(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
     notes, content = manifest["notes"], manifest["fingerprint"]["data"]["train"]
     yield f"- {notes['images']} training images of list `{run.dataset.config.train}`, content digest `{content}`"
+    if "masks" in notes:
+        yield f"- learnt from {notes['masks']}"
     if notes["supervision"] == "full":
         yield "- supervision: true masks, an upper bound"
         return
@@ -60,7 +58,7 @@ def _supervision(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
 
 def _weights(run: Run) -> Iterator[str]:
     """Where every trained stage began, with the content of files."""
-    for name in ("seed_train", "irn_train", STAGE):
+    for name in ("seed_train", "irn_train", STAGES[0]):
         manifest = contract.read_manifest(run.folder / name)
         if manifest is not None:
             notes, content = manifest["notes"], manifest["fingerprint"].get("weights", "none")
@@ -68,10 +66,10 @@ def _weights(run: Run) -> Iterator[str]:
             yield f"- {name}: {notes.get('loaded', notes['weights']).removeprefix('weights ')}{digest}"
 
 
-def _scores(run: Run, network: str) -> Iterator[str]:
+def _scores(run: Run, trained: Mapping[str, Any]) -> Iterator[str]:
     """The metrics of the test of this very network, with its settings; a line that says so where it was not tested."""
     manifest = contract.read_manifest(run.folder / TESTED)
-    if manifest is None or manifest["fingerprint"]["inputs"].get(STAGE) != network or not manifest["metrics"]:
+    if manifest is None or not _tests(manifest["fingerprint"], trained) or not manifest["metrics"]:
         yield "Not scored: `bas segment predict` on a list with true masks does it."
         return
     notes = manifest["notes"]
@@ -79,6 +77,12 @@ def _scores(run: Run, network: str) -> Iterator[str]:
     yield f"{notes['images']} images of list `{run.dataset.config.val}`, {view}; IoU in percent."
     yield from ("", "| key | value |", "|---|---|")
     yield from (f"| {key} | {value:.2f} |" for key, value in manifest["metrics"].items())
+
+
+def _tests(fingerprint: Mapping[str, Any], trained: Mapping[str, Any]) -> bool:
+    """Whether a test with this FINGERPRINT was of the network that the manifest TRAINED tells of."""
+    stage = fingerprint["config"][TESTED].get("trained_by", STAGES[0])
+    return stage == trained["stage"] and fingerprint["inputs"].get(stage) == trained["digest"]
 
 
 def _commands(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:

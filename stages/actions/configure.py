@@ -58,11 +58,18 @@ def sections() -> dict[str, type[Section]]:
 
 
 def plan(resolved: Mapping[str, Section], names: Sequence[str]) -> list[str]:
-    """The stages NAMES, and before each the extra ones that its settings call for."""
+    """The stages NAMES, and before each the extra ones that its settings call for, and those that these read."""
     planned: list[str] = []
+
+    def add(name: str) -> None:
+        for need in contract.needs(stage_module(name), resolved[name]):
+            if need in EXTRAS:
+                add(need)
+        if name not in planned:
+            planned.append(name)
+
     for name in names:
-        wanted = [need for need in contract.needs(stage_module(name), resolved[name]) if need in EXTRAS]
-        planned += [stage for stage in (*wanted, name) if stage not in planned]
+        add(name)
     return planned
 
 

@@ -172,6 +172,15 @@ def _segment_predict(sections: Mapping[str, Any], data: Facts, machine: Machine)
     return Cost(seconds, memory + machine.workers * WORKER, 2 * disk + images * data.pixels * labels * LOGIT)
 
 
+def _self_masks(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
+    view, slow = sections["segment_predict"], TRUNKS.get(sections["segment_train"].backbone, OTHER)[0]
+    images, own = data.images["train"], data.present + 1
+    seen = (1 + view.flip) * data.pixels * sum(scale**2 for scale in view.scales)
+    smooth = _crf(images, data, own, view.crf_iterations, machine) if sections["self_masks"].crf else 0.0
+    seconds = images * seen * SEGMENT_INFERENCE * slow / machine.speed + smooth
+    return Cost(seconds, PROCESS + seen * PASSING + machine.workers * WORKER, images * data.pixels * (MASK + CONFIDENCE))
+
+
 MODELS: dict[str, Model] = {
     "seed_train": _seed_train,
     "cam_train": _cam_train,
@@ -182,5 +191,7 @@ MODELS: dict[str, Model] = {
     "irn_instances": _irn_instances,
     "mask_choice": _mask_choice,
     "segment_train": _segment_train,
+    "self_masks": _self_masks,
+    "segment_retrain": _segment_train,
     "segment_predict": _segment_predict,
 }

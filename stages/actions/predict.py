@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stages.nets.mmseg.portable import Look
     from stages.nets.mmseg.segmentor import MultiScaleEncoderDecoder
 
-CHECKPOINT = Path("segment_train/network.pth")  # in a run's folder
+CHECKPOINT = "network.pth"  # in the folder of the stage that trained it
 RULED_OUT = -1e9  # logit of a class that is known to be absent: its probability is 0, and finite values can be interpolated
 
 
@@ -62,8 +62,8 @@ class Prediction:
 class Predictor:
     """A trained segmentation network: of a run's folder, a checkpoint of `bas segment train` or an ONNX file of `bas export`.
 
-    An ONNX file sees photographs at scale 1 and not mirrored. CONFIG: scales, mirror images, squares of large images and the
-    CRF's kernels, as in a run's `segment_predict`.
+    An ONNX file sees photographs at scale 1 and not mirrored. CONFIG: scales, mirror images, squares of large images, the
+    CRF's kernels and which of a run's networks, as in its `segment_predict`.
     CRF: refine by a dense CRF. Raises StageError where there is no network.
     """
 
@@ -74,8 +74,8 @@ class Predictor:
         runtime: Runtime | None = None,
         crf: bool = False,
     ) -> None:
-        self.checkpoint = _checkpoint(Path(source).expanduser())
         self.config = config or validate(segment_predict.Config, {}, "segment_predict")
+        self.checkpoint = _checkpoint(Path(source).expanduser(), self.config.trained_by)
         self.runtime = runtime or Runtime(validate(RuntimeConfig, {}, "runtime"))
         self.crf = crf
 
@@ -151,8 +151,11 @@ class Predictor:
         return {"network": sha256(self.checkpoint), "settings": {**self.config.plain(), "crf": self.crf}}
 
 
-def _checkpoint(source: Path) -> Path:
-    """The file of the network. Raises StageError where there is none, and on exports that are programs rather than data."""
+def _checkpoint(source: Path, trained_by: str) -> Path:
+    """The file of the network, of a run's folder that of the stage TRAINED_BY.
+
+    Raises StageError where there is none, and on exports that are programs rather than data.
+    """
     if source.is_file() and source.suffix in (".onnx", ".pth"):
         return source
     if not source.is_dir():
@@ -160,8 +163,9 @@ def _checkpoint(source: Path) -> Path:
         raise StageError(
             f"Cannot use network {source}", why, "Give a run's folder, its network.pth, or an .onnx file of `bas export`"
         )
-    if contract.read_manifest(source / CHECKPOINT.parent) is None:
+    if contract.read_manifest(source / trained_by) is None:
+        command = trained_by.removeprefix("segment_")
         raise StageError(
-            f"No segmentation network in {source}", "segment_train has not finished there", "Run `bas segment train` first"
+            f"No segmentation network in {source}", f"{trained_by} has not finished there", f"Run `bas segment {command}` first"
         )
-    return source / CHECKPOINT
+    return source / trained_by / CHECKPOINT

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from stages import EXTRAS, PIPELINE
 from stages.actions import check as checks
-from stages.actions.configure import SHARED, EvalConfig, RefineConfig, plan, saved, stage_module
+from stages.actions.configure import EvalConfig, RefineConfig, plan, saved, stage_module
 from stages.actions.states import LOCK, Report, Still, at_work
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
@@ -214,8 +214,7 @@ class Run:
 
     def context(self, name: str, reporter: contract.Reporter, log: logging.Logger) -> contract.Context:
         """What the stage or import NAME may use."""
-        shared = {key: self.sections[key] for key in SHARED}
-        return contract.Context(self.folder, name, self.dataset, shared, self.runtime, reporter, log)
+        return contract.Context(self.folder, name, self.dataset, self.sections, self.runtime, reporter, log)
 
     def _warn(self, name: str, rows: Mapping[str, Report], log: logging.Logger) -> None:
         unlabelled = self.dataset.unlabelled

@@ -20,7 +20,7 @@ def confidence_path(folder: Path, image_id: str) -> Path:
     return folder / "confidence" / f"{image_id}.png"
 
 
-def refined(folder: Path) -> frozenset[str]:
-    """The images whose mask in the FOLDER of chosen ones is as the refinement made it, which alone knows how sure it is."""
+def from_folder(folder: Path, origin: str) -> frozenset[str]:
+    """The images whose mask in the FOLDER of chosen ones comes from ORIGIN, or from a folder within it."""
     origins = read_json(folder / CHOICE) or {}
-    return frozenset(image_id for image_id, origin in origins.items() if origin == REFINED)
+    return frozenset(image_id for image_id, found in origins.items() if found.partition("/")[0] == origin)

@@ -1,4 +1,4 @@
-"""How sure a pseudo mask is of itself, without any true mask: of each pixel, and of the image.
+"""How sure a mask is of itself, without any true mask: of each pixel, and of the image.
 
 Shapes: P present classes, h w the stride-4 grid of the random walk. Maps are walked ones, divided by the maximum of all.
 """
@@ -36,3 +36,9 @@ def stability(maps: Tensor, threshold: float, step: float = STEP) -> float:
     own = winner[None] == torch.arange(len(maps), device=maps.device)[:, None, None]
     sure, possible = ((own & (best > limit)).sum((1, 2)) for limit in (threshold + step, threshold - step))
     return float((sure / possible.clamp_min(1)).mean())
+
+
+def lead(probabilities: Tensor) -> Tensor:
+    """Confidence of each pixel (H,W) in [0,1] of PROBABILITIES (L,H,W): the largest less the second; 1 of one label alone."""
+    best = probabilities.topk(min(2, len(probabilities)), 0).values
+    return best[0] - best[1] if len(best) > 1 else torch.ones_like(best[0])
