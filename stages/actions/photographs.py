@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.errors import StageError
+from stages.data.formats import SUFFIXES
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 MAGIC = frozenset("*?[")
 
 

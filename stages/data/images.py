@@ -3,32 +3,105 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from stages.core.errors import StageError
 
 Array = NDArray[np.uint8]
 VOID = 255
+# All that is decoded (a JPEG may have further pictures behind it). Pillow's other decoders are rare or call programs.
+DECODERS = tuple(
+    decoder.format
+    for decoder in (JpegImageFile, PngImageFile, WebPImageFile, GifImageFile, TiffImageFile, BmpImageFile, PpmImageFile)
+)
+MOST_PIXELS = 178_956_970  # of an image; more is taken for a bomb, as Pillow does: half a gigabyte of RGB
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values by which rows become columns
+UPRIGHT = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 GREY = ("L", "I;16", "I;16B", "I")  # PIL's names of grey images; "I" of 16 bits before PIL 11
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)  # of decoders
+DAMAGE = (  # what decoders raise
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
+)
 
 
 def read_image(path: Path) -> Array:
-    """Decode an image as (H,W,3) uint8 RGB, its EXIF orientation applied. Raises StageError that names the file."""
+    """Decode an image as (H,W,3) uint8 RGB, upright. Raises StageError that names the file.
+
+    Of several pictures in a file the first; 16 bits become their upper 8; what is transparent lies on white.
+    """
     try:
-        image = iio.imread(path, plugin="pillow", index=0, mode="RGB", rotate=True)
+        with opened(path) as image:
+            return np.array(upright(image))
     except DAMAGE as error:
         raise _unreadable("image", path, error) from error
-    return np.ascontiguousarray(image)
+
+
+@contextmanager
+def opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
+    """An image whose header alone is read so far. Raises what DAMAGE lists, ValueError on more than MOST_PIXELS."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of large images and damaged tags
+        with Image.open(source, formats=DECODERS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS}")
+            yield image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An opened image in RGB, its EXIF orientation applied. Raises what DAMAGE lists."""
+    image.load()
+    turn = UPRIGHT.get(orientation(image))
+    flat = _flat(image)
+    return flat if turn is None else flat.transpose(turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied; Pillow turns a TIFF itself while it loads it."""
+    found = image.getexif().get(ORIENTATION, 1)
+    return found if isinstance(found, int) else 1
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """In RGB: 16 bits to their upper 8, transparent pixels on white."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_upper_byte(np.asarray(image)))
+    elif image.mode == "F":
+        raise ValueError("its pixels are fractions, whose range no file states")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    clear = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+
+
+def _upper_byte(values: NDArray[np.uint16 | np.int32]) -> Array:
+    """Grey values of 16 bits in 8. Raises ValueError where they have more."""
+    if values.dtype.itemsize > 2 and values.size and not 0 <= values.min() <= values.max() < 1 << 16:
+        raise ValueError("its pixels have 32 bits, and no file states of which range")
+    return (values >> 8).astype(np.uint8)
 
 
 def pixels(path: Path) -> int:
@@ -38,19 +111,28 @@ def pixels(path: Path) -> int:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Height and width of an image as `read_image` gives it, by its header alone. Raises StageError that names the file."""
+    """Height and width of an image as `read_image` gives it, by its header. Raises StageError that names the file.
+
+    A PNG is decoded where its header has no EXIF data: they may come last.
+    """
     try:
-        with Image.open(path) as image:
-            lies = image.getexif().get(ORIENTATION, 1) in LYING
-            return (image.width, image.height) if lies else (image.height, image.width)
+        with opened(path) as image:
+            return upright_size(image)
     except DAMAGE as error:
         raise _unreadable("image", path, error) from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image, not loaded yet, once its EXIF orientation is applied."""
+    tags = getattr(image, "tag_v2", None)  # of a TIFF, whose size some versions of Pillow turn themselves
+    width, height = image.size if tags is None else (tags[TIFF_WIDTH], tags[TIFF_HEIGHT])
+    return (width, height) if orientation(image) in LYING else (height, width)
 
 
 def read_grey(path: Path) -> NDArray[np.uint8 | np.uint16 | np.int32]:
     """Read a grey PNG of 8 or 16 bits as (H,W). Raises StageError on colour and index images, which are no maps."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if image.mode not in GREY:
                 raise ValueError(f"mode {image.mode}, not a grey image of 8 or 16 bits")
             return np.asarray(image).copy()
@@ -61,7 +143,7 @@ def read_grey(path: Path) -> NDArray[np.uint8 | np.uint16 | np.int32]:
 def read_mask(path: Path) -> Array:
     """Read an index or grey PNG as (H,W) uint8 class ids, 255 = void. Raises StageError on colour or damaged masks."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if image.mode not in ("P", "L", "1"):
                 raise ValueError(f"mode {image.mode}, not an index or grey image")
             return np.asarray(image.convert("L") if image.mode == "1" else image, dtype=np.uint8).copy()
@@ -106,7 +188,7 @@ def write_grey(path: Path, values: Array, notes: Mapping[str, str]) -> None:
 def read_note(path: Path, name: str) -> str:
     """The text NAME that `write_grey` put into a PNG. Raises StageError where there is none."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return str(image.info[name])
     except (*DAMAGE, KeyError) as error:
         raise _unreadable("the notes of", path, error) from error

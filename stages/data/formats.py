@@ -1,0 +1,19 @@
+"""Formats of photographs by the endings of names. What a file is, its content says; an ending only says what to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SUFFIXES: Mapping[str, str] = {  # in either case → Pillow's name of the format
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
+}
+UNSUPPORTED = frozenset(  # images that cannot be read: named where they lie among those that can
+    {".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".svg", ".eps", ".psd", ".tga", ".ico", ".exr", ".hdr"}
+    | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".dcm", ".pdf"}
+)
