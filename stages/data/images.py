@@ -27,7 +27,7 @@ Array = NDArray[np.uint8]
 VOID = 255
 # All that is decoded (a JPEG may have further pictures behind it). Pillow's other decoders are rare or call programs.
 DECODERS = tuple(
-    decoder.format
+    str(decoder.format)
     for decoder in (JpegImageFile, PngImageFile, WebPImageFile, GifImageFile, TiffImageFile, BmpImageFile, PpmImageFile)
 )
 MOST_PIXELS = 178_956_970  # of an image; more is taken for a bomb, as Pillow does: half a gigabyte of RGB
