@@ -83,3 +83,11 @@ def test_stages_that_settings_call_for_are_planned_and_checked_too(bas: Command,
     assert [row["name"] for row in bas("run", str(config), *irn).json["stages"]][:3] == ["seed_train", "cam_train", "seed_infer"]
     assert [row["name"] for row in bas("seed", "cam", str(config), "--dry-run", "--json").json["stages"]] == ["cam_train"]
     assert "Cannot read weights absent.pth" in bas("run", str(config), *irn, "--set", "cam_train.weights=absent.pth").error
+
+
+def test_a_second_training_that_is_to_be_tested_comes_first_with_what_it_reads(bas: Command, config: Path):
+    words = ("--set", "segment_predict.trained_by=segment_retrain", "--dry-run", "--json")
+    stages = bas("run", str(config), *words).json["stages"]
+    assert [row["name"] for row in stages][-4:] == ["segment_train", "self_masks", "segment_retrain", "segment_predict"]
+    minutes = {row["name"]: row["estimate"]["minutes"] for row in stages}
+    assert minutes["segment_retrain"] == minutes["segment_train"] > 0
