@@ -365,8 +365,8 @@ def test_coco_run_lengths_plain_and_compressed(tmp_path: Path, counts: Any, pixe
 
 def test_negative_differences_are_decompressed():
     """40 pixels take two characters (8 + continuation, 1); the fourth length is 39 less than the second."""
-    assert coco._decompressed("0X11") == [0, 40, 1]
-    assert coco._decompressed("0X11iN") == [0, 40, 1, 1]
+    assert coco.decompressed("0X11") == [0, 40, 1]
+    assert coco.decompressed("0X11iN") == [0, 40, 1, 1]
 
 
 def test_compressed_run_lengths_are_those_of_pycocotools():
@@ -374,7 +374,7 @@ def test_compressed_run_lengths_are_those_of_pycocotools():
     for size in ((1, 1), (7, 5), (40, 60)):
         inside = rng.random(size) < 0.3
         code = encode(np.asfortranarray(inside.astype(np.uint8)))
-        counts = coco._decompressed(code["counts"].decode())
+        counts = coco.decompressed(code["counts"].decode())
         np.testing.assert_array_equal(drawings.Runs(0, 0, *size, counts, by_column=True).cover(size).inside, inside)
         assert drawings.run_lengths(inside.T) == counts
 

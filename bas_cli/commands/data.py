@@ -58,6 +58,12 @@ def _voc(prepared: Any) -> dict[str, Any]:
     return prepare_voc.prepare(prepared)
 
 
+def _coco(prepared: Any) -> dict[str, Any]:
+    from stages.actions import prepare_coco
+
+    return prepare_coco.prepare(prepared)
+
+
 def _tell(done: Mapping[str, Any]) -> None:
     console.note("; ".join(done["did"]) if done["did"] else "everything is there already, nothing was done")
     lists = ", ".join(f"{name} {count['images']:,}" for name, count in done["lists"].items())
@@ -65,4 +71,4 @@ def _tell(done: Mapping[str, Any]) -> None:
     console.note(f"next: bas run {done['dataset']} --data {done['root']}")
 
 
-_PREPARE = {"voc": _voc}
+_PREPARE = {"voc": _voc, "coco": _coco}

@@ -14,6 +14,8 @@ from stages.core.files import HashCache, digest
 from stages.data.labels import Labels
 from stages.data.readers import Place, Reader, open_reader
 
+TRUE_MASKS = "true_masks"  # folder of a run: what a reader draws for evaluation
+
 
 class Generated(Section):
     """What the generated dataset holds."""
@@ -28,7 +30,9 @@ class Generated(Section):
 class Config(Section):
     """Where the photographs lie and which lists are which."""
 
-    reader: Literal["voc", "demo"] = Field("voc", description="voc (devkit layout) or demo (generated).")
+    reader: Literal["voc", "coco", "demo"] = Field(
+        "voc", description="voc (devkit layout), coco (COCO's documents of instances) or demo (generated)."
+    )
     root: str | None = Field(None, description="The dataset's folder; --data sets it.")
     labels: str | None = Field(None, description="A file of image-level labels; --labels sets it.")
     train: str = Field("train_aug", description="List of images to train on; seeds and masks are made for all of them.")
@@ -170,4 +174,5 @@ def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]],
     if config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
     labels = Path(config.labels) if config.labels else None
-    return Dataset(config, open_reader(config.reader, Place(Path(config.root), labels)))
+    place = Place(Path(config.root), labels, run_dir / TRUE_MASKS)
+    return Dataset(config, open_reader(config.reader, place))

@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.data.editors.coco import decompressed
+
 Record = dict[str, Any]
+CORNERS = 6  # numbers of the smallest polygon that covers anything
+FAR = 10  # sides of the image: what lies further away is no corner of its objects
 IOUS = np.arange(50, 100, 5) / 100  # COCO's
 AVERAGED = {"AP": IOUS.tolist(), "AP70": [0.7], "AP50": [0.5]}  # the first is COCO's, the others IRN's paper's AP^r
 
@@ -35,6 +39,43 @@ def mask_of(found: Record) -> NDArray[np.bool_]:
     from pycocotools import mask as coder
 
     return coder.decode(found["segmentation"]).astype(bool)
+
+
+def covered(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels (H,W) of COCO's `segmentation`: polygons together, or run lengths, compressed or not.
+
+    Raises ValueError, in words, on what pycocotools would read beyond its own memory or work on without end.
+    """
+    from pycocotools import mask as coder
+
+    if isinstance(segmentation, list):
+        rings = [corners for corners in segmentation if len(_within(corners, size)) >= CORNERS]
+        code: Any = coder.merge(coder.frPyObjects(rings, *size)) if rings else None
+    else:
+        code = coder.frPyObjects({"size": list(size), "counts": _runs(segmentation, size)}, *size)
+    return np.zeros(size, bool) if code is None else coder.decode(code).astype(bool)
+
+
+def _within(corners: Any, size: tuple[int, int]) -> list[float]:
+    """The numbers of one polygon, x and y in turns, none of them far outside of the image."""
+    if not isinstance(corners, list) or len(corners) % 2 or not all(type(value) in (int, float) for value in corners):
+        raise ValueError("corners that are not pairs of numbers")
+    reach = FAR * max(size)
+    if not all(-reach <= value <= reach for value in corners):
+        raise ValueError("corners far outside of the image")
+    return corners
+
+
+def _runs(segmentation: Any, size: tuple[int, int]) -> list[int]:
+    """Run lengths that fill the image, uncompressed."""
+    found = segmentation if isinstance(segmentation, dict) else {}
+    counts = found.get("counts")
+    counts = decompressed(counts) if isinstance(counts, str) else counts
+    if found.get("size") != list(size) or not isinstance(counts, list):
+        raise ValueError("neither polygons nor run lengths of the image's size")
+    if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != size[0] * size[1]:
+        raise ValueError("run lengths that do not fill the image")
+    return counts
 
 
 def document(records: Sequence[Record], classes: Sequence[str]) -> dict[str, Any]:

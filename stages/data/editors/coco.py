@@ -78,13 +78,13 @@ def _areas(entry: dict[str, Any], size: Size, number: int) -> list[Polygon] | li
     if found.get("size") != list(size):
         raise ValueError(f"the run lengths of annotation {number} are not of its image's size")
     counts = found.get("counts")
-    counts = _decompressed(counts) if isinstance(counts, str) else fields.get(found, "counts", list)
+    counts = decompressed(counts) if isinstance(counts, str) else fields.get(found, "counts", list)
     if not all(type(count) is int for count in counts):
         raise ValueError(f"the run lengths of annotation {number} are not whole numbers")
     return [Runs(0, 0, *size, counts, by_column=True)]
 
 
-def _decompressed(text: str) -> list[int]:
+def decompressed(text: str) -> list[int]:
     """Run lengths of COCO's compressed kind: five bits a character, lowest first; from the fourth on, less the last but one."""
     counts: list[int] = []
     value = used = 0

@@ -20,6 +20,7 @@ class Place:
 
     root: Path
     labels: Path | None = None  # a file of image-level labels that goes before the layout's own
+    scratch: Path | None = None  # where a layout may write what it makes of its files, true masks for one
 
 
 class Reader(Protocol):

@@ -1,0 +1,158 @@
+"""COCO's documents of instances: which photographs show what, and what of them their masks say.
+
+Classes are the categories in the order of their ids, without gaps: COCO's 80 lie between 1 and 90. A class is present where
+an annotation of it is, be it a crowd; a photograph without any is without object.
+
+In masks, larger objects are drawn first and smaller ones over them (of equal size the later one), so that the cup is seen on
+the table whichever was annotated first; what a crowd alone covers is void, as nobody outlined its members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from stages.core.errors import StageError
+from stages.core.files import read_json, write_text
+from stages.data.editors import fields
+from stages.data.images import VOID, Array
+from stages.data.labels import Labels
+
+Shape = tuple[int, Any, bool]  # id in masks (1-based), segmentation, whether it is a crowd
+LONGEST = 1 << 15  # pixels of a side: no photograph is larger
+INDEX = ".index.json"  # in place of a document's suffix: who is where, without the outlines
+
+
+@dataclass(frozen=True)
+class Index:
+    """What training asks of a document: the photographs with an object, by id, in the document's order."""
+
+    classes: tuple[str, ...]
+    files: Mapping[str, str]  # as the document names them
+    labels: Labels
+    empty: int  # photographs without an object
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the photographs with an object."""
+        return tuple(self.files)
+
+
+class Document:
+    """A whole document. Raises StageError where it is none of instances, or names files outside its folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            content = fields.load(path)
+            self._places, self.classes = _classes(fields.get(content, "categories", list))
+            entries = {fields.get(one, "id", int): one for one in fields.get(content, "images", list)}
+            self._found: dict[int, list[dict[str, Any]]] = {number: [] for number in entries}
+            for one in fields.get(content, "annotations", list):
+                self._add(one)
+            self._entries = {self._id(entry): entry for entry in entries.values()}
+            if len(self._entries) < len(entries):
+                raise ValueError("two of its images would have the same id")
+        except ValueError as error:
+            raise StageError(f"Cannot use COCO document {path}", str(error), "Give a document of instances") from error
+
+    def _add(self, one: Any) -> None:
+        image, category = fields.get(one, "image_id", int), fields.get(one, "category_id", int)
+        if image not in self._found or category not in self._places:
+            what = f"image {image}" if image not in self._found else f"category {category}"
+            raise ValueError(f"an annotation is of {what}, which it does not hold")
+        self._found[image].append(one)
+
+    def _id(self, entry: dict[str, Any]) -> str:
+        """The name of an image's outputs: that of its file, without suffix; folders become a part of the name."""
+        return "__".join(inner(fields.get(entry, "file_name", str)).with_suffix("").parts)
+
+    def index(self) -> Index:
+        """The photographs with an object, and what is in them."""
+        labels = {
+            image_id: tuple(sorted({self._places[one["category_id"]] for one in found}))
+            for image_id, entry in self._entries.items()
+            if (found := self._found[entry["id"]])
+        }
+        files = {image_id: self._entries[image_id]["file_name"] for image_id in labels}
+        return Index(self.classes, files, labels, len(self._entries) - len(labels))
+
+    def outlined(self, image_id: str) -> bool:
+        """Whether every annotation of the photograph has an outline: a document of boxes has none."""
+        return all(one.get("segmentation") for one in self._found[self._entries[image_id]["id"]])
+
+    def shapes(self, image_id: str) -> tuple[tuple[int, int], list[Shape]]:
+        """Height and width of a photograph, and what is to be drawn of it."""
+        entry = self._entries[image_id]
+        found = self._found[entry["id"]]
+        shapes = [(self._places[one["category_id"]] + 1, one.get("segmentation"), bool(one.get("iscrowd"))) for one in found]
+        return (int(entry.get("height", 0)), int(entry.get("width", 0))), shapes
+
+
+def inner(name: str) -> PurePosixPath:
+    """A file's name in a document, as a path below the folder of the photographs. Raises ValueError where it leads out of it."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or not path.name or ":" in path.parts[0] or "\0" in name:
+        raise ValueError(f"it names a file outside its folder: {name!r}")
+    return path
+
+
+def _classes(categories: Sequence[Any]) -> tuple[dict[int, int], tuple[str, ...]]:
+    """0-based class ids by category id, and the names in that order."""
+    names = {fields.get(one, "id", int): fields.get(one, "name", str) for one in categories}
+    if len(set(names.values())) < len(categories):
+        raise ValueError("two of its categories have the same name or id")
+    return {number: place for place, number in enumerate(sorted(names))}, tuple(names[number] for number in sorted(names))
+
+
+def render(image_id: str, size: tuple[int, int], shapes: Sequence[Shape]) -> Array:
+    """The mask (H,W) of a photograph: 0 background, class ids from 1, 255 where a crowd alone lies. Raises StageError."""
+    from stages.data.detections import covered
+
+    try:
+        if not all(0 < side <= LONGEST for side in size):
+            raise ValueError(f"an image of {size[1]}x{size[0]} pixels")
+        areas = [(covered(segmentation, size), number, crowd) for number, segmentation, crowd in shapes]
+    except ValueError as error:
+        raise StageError(f"Cannot draw the true mask of '{image_id}'", str(error), "Correct the COCO document") from error
+    mask = np.zeros(size, np.uint8)
+    for inside, _, crowd in areas:
+        if crowd:
+            mask[inside] = VOID
+    objects = [(inside, number) for inside, number, crowd in areas if not crowd]
+    for inside, number in sorted(objects, key=lambda one: -int(one[0].sum())):
+        mask[inside] = number
+    return mask
+
+
+def read_index(path: Path) -> Index:
+    """The index of the document PATH: the one that was kept beside it, if it is of this content, else made now."""
+    return kept_index(path) or Document(path).index()
+
+
+def kept_index(path: Path) -> Index | None:
+    """The index that was kept beside the document PATH, unless the document has changed since."""
+    kept = read_json(path.with_suffix(INDEX))
+    if not isinstance(kept, dict) or kept.get("of") != _stamp(path):
+        return None
+    files = {image_id: row[0] for image_id, row in kept["images"].items()}
+    labels = {image_id: tuple(row[1]) for image_id, row in kept["images"].items()}
+    return Index(tuple(kept["classes"]), files, labels, kept["empty"])
+
+
+def keep_index(path: Path, index: Index) -> None:
+    """Keep the index of the document PATH beside it: COCO's own documents take seconds to read."""
+    import json
+
+    rows = {image_id: [file, index.labels[image_id]] for image_id, file in index.files.items()}
+    content = {"of": _stamp(path), "classes": index.classes, "empty": index.empty, "images": rows}
+    write_text(path.with_suffix(INDEX), json.dumps(content, ensure_ascii=False))
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
