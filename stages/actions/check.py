@@ -12,7 +12,7 @@ from stages.core import stage as contract
 from stages.core.config import Section
 from stages.core.errors import StageError
 from stages.core.runtime import Runtime
-from stages.data import sources
+from stages.data import coco, sources
 
 FIRST = next(iter(PIPELINE))
 Sections = Mapping[str, Section]
@@ -86,6 +86,17 @@ def _imports(name: str, sections: Sections, folder: Path) -> None:
             question = f"Did you mean '{right}'? To import '{source}': " if right else ""
             todo = f"{question}Run `bas {command}` first"
             raise StageError(f"Cannot run {name}", f"its input {need} is not there in {folder}", todo)
+
+
+def leak(sections: Sections, names: Sequence[str], classes: Sequence[str]) -> None:
+    """Raise StageError where stages start from weights that were trained on COCO's masks, and COCO is what they learn."""
+    told = [name for name in names if getattr(sections[name], "weights", None) == "coco"]
+    if told and set(coco.CLASSES) <= set(classes):
+        raise StageError(
+            f"Refused {told[0]}.weights=coco on COCO",
+            "they were trained on COCO's pixel labels, and image-level labels are all that may be used of it",
+            f"Set {told[0]}.weights=imagenet",
+        )
 
 
 def rehearse(sections: Sections, names: Sequence[str], runtime: Runtime) -> None:

@@ -81,6 +81,7 @@ class Run:
         if self.recipe is None:
             for role in dict.fromkeys(role for name in names for role in stage_module(name).READS):
                 self.dataset.split(role)
+            checks.leak(self.sections, names, self.dataset.classes)
 
     def rehearse(self, names: Sequence[str]) -> None:
         """Raise StageError where the device, a trunk or initial weights that the stages NAMES are to use cannot be used."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +23,15 @@ from stages.data.editors import fields
 from stages.data.images import VOID, Array
 from stages.data.labels import Labels
 
+_NAMES = (  # of COCO's own classes
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,bench,bird,"
+    "cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,"
+    "sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,"
+    "bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,potted plant,bed,dining table,"
+    "toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,book,clock,vase,scissors,"
+    "teddy bear,hair drier,toothbrush"
+)
+CLASSES = tuple(_NAMES.split(","))
 Shape = tuple[int, Any, bool]  # id in masks (1-based), segmentation, whether it is a crowd
 LONGEST = 1 << 15  # pixels of a side: no photograph is larger
 INDEX = ".index.json"  # in place of a document's suffix: who is where, without the outlines
@@ -29,17 +39,21 @@ INDEX = ".index.json"  # in place of a document's suffix: who is where, without 
 
 @dataclass(frozen=True)
 class Index:
-    """What training asks of a document: the photographs with an object, by id, in the document's order."""
+    """What training asks of a document: its photographs by id, in its order, and the classes in them, if any."""
 
     classes: tuple[str, ...]
     files: Mapping[str, str]  # as the document names them
     labels: Labels
-    empty: int  # photographs without an object
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Ids of the photographs with an object."""
-        return tuple(self.files)
+        return tuple(image_id for image_id in self.files if self.labels[image_id])
+
+    @property
+    def empty(self) -> int:
+        """Photographs without an object."""
+        return len(self.files) - len(self.ids)
 
 
 class Document:
@@ -69,17 +83,13 @@ class Document:
 
     def _id(self, entry: dict[str, Any]) -> str:
         """The name of an image's outputs: that of its file, without suffix; folders become a part of the name."""
-        return "__".join(inner(fields.get(entry, "file_name", str)).with_suffix("").parts)
+        return "-".join(inner(fields.get(entry, "file_name", str)).with_suffix("").parts)
 
     def index(self) -> Index:
-        """The photographs with an object, and what is in them."""
-        labels = {
-            image_id: tuple(sorted({self._places[one["category_id"]] for one in found}))
-            for image_id, entry in self._entries.items()
-            if (found := self._found[entry["id"]])
-        }
-        files = {image_id: self._entries[image_id]["file_name"] for image_id in labels}
-        return Index(self.classes, files, labels, len(self._entries) - len(labels))
+        """The photographs and what is in them."""
+        found = {image_id: self._found[entry["id"]] for image_id, entry in self._entries.items()}
+        labels = {i: tuple(sorted({self._places[one["category_id"]] for one in those})) for i, those in found.items()}
+        return Index(self.classes, {i: entry["file_name"] for i, entry in self._entries.items()}, labels)
 
     def outlined(self, image_id: str) -> bool:
         """Whether every annotation of the photograph has an outline: a document of boxes has none."""
@@ -137,11 +147,14 @@ def read_index(path: Path) -> Index:
 def kept_index(path: Path) -> Index | None:
     """The index that was kept beside the document PATH, unless the document has changed since."""
     kept = read_json(path.with_suffix(INDEX))
-    if not isinstance(kept, dict) or kept.get("of") != _stamp(path):
-        return None
-    files = {image_id: row[0] for image_id, row in kept["images"].items()}
-    labels = {image_id: tuple(row[1]) for image_id, row in kept["images"].items()}
-    return Index(tuple(kept["classes"]), files, labels, kept["empty"])
+    try:
+        if kept["of"] != _stamp(path):
+            return None
+        files = {image_id: str(row[0]) for image_id, row in kept["images"].items()}
+        labels = {image_id: tuple(int(one) for one in row[1]) for image_id, row in kept["images"].items()}
+        return Index(tuple(map(str, kept["classes"])), files, labels)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None  # absent, damaged, or something else
 
 
 def keep_index(path: Path, index: Index) -> None:
@@ -149,7 +162,7 @@ def keep_index(path: Path, index: Index) -> None:
     import json
 
     rows = {image_id: [file, index.labels[image_id]] for image_id, file in index.files.items()}
-    content = {"of": _stamp(path), "classes": index.classes, "empty": index.empty, "images": rows}
+    content = {"of": _stamp(path), "classes": index.classes, "images": rows}
     write_text(path.with_suffix(INDEX), json.dumps(content, ensure_ascii=False))
 
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from stages.core.errors import StageError
@@ -28,6 +29,7 @@ ROBOFLOW = "_annotations.coco.json"
 OTHERS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")  # COCO's documents of other things
 FOLDERS = ("{list}", "images/{list}", "JPEGImages", "images", "data", "{beside}", ".")
 MASKS = "masks"
+SOME = 20  # photographs of which one is looked for to tell their folder: a few may be absent
 
 
 def open_at(place: Place) -> Coco:
@@ -108,46 +110,42 @@ class Coco:
             raise StageError(f"The image list '{name}' is empty", f"{self._documents[name]} has no annotation", "Annotate some")
         return found
 
+    def _home(self, image_id: str, first: str | None = None) -> str | None:
+        """The list of the document that holds an image, FIRST if it does; None where none holds it."""
+        names = [first, *sorted(self._documents)] if first in self._documents else sorted(self._documents)
+        return next((name for name in names if name is not None and image_id in self.index(name).files), None)
+
     def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
         """The path of each id's photograph. Raises StageError that names the first absent one and counts the rest."""
-        names = [self._name(image_id, listed_in) for image_id in ids]
-        folder = self._folder(names[0], listed_in)
-        present = set(_below(folder, names))
-        absent = [name for name in names if name not in present]
+        homes = {image_id: self._home(image_id, listed_in) for image_id in ids}
+        used = {name for name in homes.values() if name is not None}
+        folders = {name: _Photographs(self.root, name, self._documents[name], self.index(name)) for name in used}
+        paths = {i: folders[name].path(i) if name else None for i, name in homes.items()}
+        absent = [image_id for image_id, path in paths.items() if path is None]
         if absent:
+            home = homes[absent[0]]
+            where = folders[home].folder if home else self.root
             raise StageError(
                 f"List '{listed_in}' names absent images",
-                f"{len(absent)} of {len(ids)} are not in {folder}, first '{absent[0]}'",
+                f"{len(absent)} of {len(ids)} are not in {where}, first '{absent[0]}'",
                 "Add the files or correct the document",
             )
-        return [f"{folder}{os.sep}{name}" for name in names]
-
-    def _name(self, image_id: str, listed_in: str) -> str:
-        try:
-            return str(coco.inner(self.index(listed_in).files[image_id]))
-        except ValueError as error:
-            raise StageError(f"Refused {self._documents[listed_in]}", str(error), "Correct the document") from error
-
-    def _folder(self, name: str, listed_in: str) -> Path:
-        """The folder of a list's photographs: the first usual one that holds NAME."""
-        beside = self._documents[listed_in].parent.relative_to(self.root)
-        places = [self.root / folder.format(list=listed_in, beside=beside) for folder in FOLDERS]
-        return next((place for place in places if (place / name).is_file()), places[0])
+        return [path for path in paths.values() if path is not None]
 
     def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:
         """Classes of IDS by the annotations, and their source, with the number of photographs that are in no list."""
         if self.chosen is not None:
             return read_labels(self.root, self.chosen, ids, self.classes)
-        wanted = set(ids)
-        used = [name for name in sorted(self._documents) if not wanted.isdisjoint(self.index(name).files)]
-        labels = {i: found for name in used for i, found in self.index(name).labels.items() if i in wanted}
+        homes = {image_id: name for image_id in ids if (name := self._home(image_id))}
+        used = sorted(set(homes.values()))
         empty = sum(self.index(name).empty for name in used)
         left = f" ({empty} images without object left out)" if empty else ""
+        labels = {image_id: self.index(name).labels[image_id] for image_id, name in homes.items()}
         return labels, ", ".join(self._documents[name].name for name in used) + left
 
     def mask(self, image_id: str) -> Path | None:
         """The true mask of a photograph: the one that was drawn, or drawn now where there is a place for it."""
-        name = next((name for name in sorted(self._documents) if image_id in self.index(name).files), None)
+        name = self._home(image_id)
         if name is None:
             return None
         places = [place / name / f"{image_id}.png" for place in (self.root / MASKS, self.scratch) if place is not None]
@@ -176,10 +174,33 @@ class Coco:
         return next(iter(self._documents.values())) if len(self._documents) == 1 else None
 
 
-def _below(folder: Path, names: Sequence[str]) -> Iterator[str]:
-    """Files below FOLDER in those of its folders that NAMES are in, as NAMES have them."""
-    for inner in {name.rpartition("/")[0] for name in names}:
-        place = folder / inner
-        if place.is_dir():
-            with os.scandir(place) as entries:
-                yield from (f"{inner}/{entry.name}" if inner else entry.name for entry in entries)
+class _Photographs:
+    """The photographs of one document: the first usual folder that holds one of them, and what is in it."""
+
+    def __init__(self, root: Path, name: str, document: Path, index: Index) -> None:
+        beside = document.parent.relative_to(root)
+        places = [root / folder.format(list=name, beside=beside) for folder in FOLDERS]
+        self._document, self._names = document, index.files
+        some = [self._inner(image_id) for image_id in islice(index.files, SOME)]
+        self.folder = next((place for place in places if any((place / one).is_file() for one in some)), places[0])
+        inner = {self._inner(image_id).rpartition("/")[0] for image_id in index.files}
+        self._present = {name for folder in inner for name in _listed(self.folder, folder)}
+
+    def path(self, image_id: str) -> str | None:
+        """Where a photograph lies, or None."""
+        name = self._inner(image_id)
+        return f"{self.folder}{os.sep}{name}" if name in self._present else None
+
+    def _inner(self, image_id: str) -> str:
+        try:
+            return str(coco.inner(self._names[image_id]))
+        except ValueError as error:
+            raise StageError(f"Refused {self._document}", str(error), "Correct the document") from error
+
+
+def _listed(folder: Path, inner: str) -> Iterator[str]:
+    """The files of FOLDER/INNER, by their names below FOLDER."""
+    place = folder / inner
+    if place.is_dir():
+        with os.scandir(place) as entries:
+            yield from (f"{inner}/{entry.name}" if inner else entry.name for entry in entries)
