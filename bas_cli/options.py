@@ -24,7 +24,7 @@ LAST = RUNS / ".last"
 Dataset = Annotated[
     str | None,
     typer.Argument(
-        help="Shipped (demo, voc, voc_coco_init, voc_small, voc_small_ablation) or a YAML file; left out: the run's own.",
+        help="Shipped (demo, voc, voc_coco_init, coco, voc_small, voc_small_ablation) or a YAML file; left out: the run's own.",
         show_default=False,
     ),
 ]

@@ -146,7 +146,7 @@ def read_index(path: Path) -> Index:
 
 def kept_index(path: Path) -> Index | None:
     """The index that was kept beside the document PATH, unless the document has changed since."""
-    kept = read_json(path.with_suffix(INDEX))
+    kept: Any = read_json(path.with_suffix(INDEX))
     try:
         if kept["of"] != _stamp(path):
             return None

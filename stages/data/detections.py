@@ -46,11 +46,12 @@ def covered(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
 
     Raises ValueError, in words, on what pycocotools would read beyond its own memory or work on without end.
     """
-    from pycocotools import mask as coder
+    from pycocotools import mask
 
+    coder: Any = mask  # its stubs know fewer of COCO's forms than it does
     if isinstance(segmentation, list):
         rings = [corners for corners in segmentation if len(_within(corners, size)) >= CORNERS]
-        code: Any = coder.merge(coder.frPyObjects(rings, *size)) if rings else None
+        code = coder.merge(coder.frPyObjects(rings, *size)) if rings else None
     else:
         code = coder.frPyObjects({"size": list(size), "counts": _runs(segmentation, size)}, *size)
     return np.zeros(size, bool) if code is None else coder.decode(code).astype(bool)
