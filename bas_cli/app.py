@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import ablation, analyse, cache, data, exchange, masks, pipeline, prediction, results
+from bas_cli.commands import ablation, analyse, cache, data, data_check, exchange, masks, pipeline, prediction, results
 from stages import __version__
 from stages.core import interrupt
 
@@ -46,6 +46,7 @@ corrected.command("export")(masks.give)
 corrected.command("import")(masks.take)
 app.add_typer(datasets, name="data")
 datasets.command("prepare")(data.prepare)
+datasets.command("check")(data_check.check)
 app.add_typer(segment, name="segment")
 segment.command("train")(pipeline.of_stages("segment_train"))
 segment.command("retrain")(pipeline.of_stages("self_masks", "segment_retrain"))

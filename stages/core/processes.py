@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from stages.core.errors import StageError
 from stages.core.sharding import pending
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from stages.core.stage import Context
 
 T = TypeVar("T")
+R = TypeVar("R")
 QUEUED = 4  # tasks handed out ahead, a worker
 WORKER = 100 << 20  # bytes of a worker before it works; Python, torch and what is preloaded are shared by all (300 MB once)
 
@@ -51,17 +53,17 @@ def each(
     fabric.barrier()
 
 
-def in_pool(items: Iterable[T], work: Callable[[T], object], workers: int, preload: Sequence[str]) -> Iterator[None]:
-    """Yield once for each finished item, whatever their order. The first failure ends the rest."""
+def in_pool(items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str]) -> Iterator[R]:
+    """Yield what WORK returns for each item, as they are finished, whatever their order. The first failure ends the rest."""
     with ProcessPoolExecutor(workers, _method(preload), _start_worker) as pool:
         try:
-            waiting: set[Future[tuple[str, str, str] | None]] = set()
+            waiting: set[Future[R | _Failure]] = set()
             for item in items:
                 waiting.add(pool.submit(_attempt, work, item))
                 if len(waiting) >= QUEUED * workers:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from map(_check, done)
-            yield from map(_check, wait(waiting).done)
+                    yield from map(_result, done)
+            yield from map(_result, wait(waiting).done)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -78,11 +80,11 @@ def _method(preload: Sequence[str]) -> BaseContext:
 
 def _start_worker() -> None:
     """One thread of arithmetic a worker, interrupts left to the parent, and no worker that outlives a killed parent."""
-    import torch
-
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should the work import it: not all work does
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -93,16 +95,23 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _attempt(work: Callable[[T], object], item: T) -> tuple[str, str, str] | None:
-    """An error for the user comes back as its three parts; other faults are raised where they are waited for."""
+class _Failure(NamedTuple):
+    """The parts of an error for the user, which comes back as a value; other faults are raised where they are waited for."""
+
+    what: str
+    why: str
+    todo: str
+
+
+def _attempt(work: Callable[[T], R], item: T) -> R | _Failure:
     try:
-        work(item)
+        return work(item)
     except StageError as error:
-        return error.what, error.why, error.todo
-    return None
+        return _Failure(error.what, error.why, error.todo)
 
 
-def _check(future: Future[tuple[str, str, str] | None]) -> None:
-    failure = future.result()
-    if failure is not None:
-        raise StageError(*failure)
+def _result(future: Future[R | _Failure]) -> R:
+    found = future.result()
+    if isinstance(found, _Failure):
+        raise StageError(*found)
+    return found

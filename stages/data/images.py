@@ -43,8 +43,9 @@ UPRIGHT = {  # by EXIF orientation
 }
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 GREY = ("L", "I;16", "I;16B", "I")  # PIL's names of grey images; "I" of 16 bits before PIL 11
-DAMAGE = (  # what decoders raise
+DAMAGE = (  # what decoders raise; those in Python stumble over damaged tags in many ways
     *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
+    *(TypeError, LookupError, ArithmeticError, AttributeError, NotImplementedError, MemoryError),
 )
 
 
@@ -152,10 +153,15 @@ def read_mask(path: Path) -> Array:
 
 
 def _unreadable(kind: str, path: Path, error: BaseException) -> StageError:
-    reason = "no such file" if isinstance(error, FileNotFoundError) else (str(error).splitlines() or ["damaged"])[0]
-    if "can not handle the given uri" in reason or reason.startswith("cannot identify image file"):
-        reason = "empty, damaged or no image at all"
-    return StageError(f"Cannot read {kind} {path}", reason[:160], "Replace the file or take it off the list")
+    return StageError(f"Cannot read {kind} {path}", reason(error), "Replace the file or take it off the list")
+
+
+def reason(error: BaseException) -> str:
+    """What damage raised, in words of one line."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    words = (str(error).splitlines() or ["damaged"])[0]
+    return "empty, damaged or no image at all" if words.startswith("cannot identify image file") else words[:160]
 
 
 def resize(image: Array, height: int, width: int) -> Array:

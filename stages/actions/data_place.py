@@ -1,0 +1,47 @@
+"""The dataset that a word means: a folder in a layout that is known, a folder of images, or a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.core.errors import StageError
+from stages.data import census
+from stages.data.census import Census
+from stages.data.readers import Place, Reader, open_reader
+
+LAYOUTS = ("voc",)  # in the order in which they are tried
+LISTS = {"train": ("train_aug", "train"), "score": ("train",), "val": ("val",)}  # names of lists, the first that is there
+
+
+def open_census(word: str, data: Path | None, labels: Path | None) -> Census:
+    """The census of the dataset that WORD names; DATA and LABELS go before what a configuration says. Raises StageError."""
+    folder = Path(word).expanduser()
+    if not folder.is_dir():
+        return _configured(word, data, labels)
+    reader = next((found for layout in LAYOUTS if (found := _opened(layout, Place(folder, labels))) is not None), None)
+    if reader is None:
+        return census.of_folder(folder)
+    there = {role: next((name for name in names if reader.has_list(name)), None) for role, names in LISTS.items()}
+    return census.take(reader, {role: name for role, name in there.items() if name is not None})
+
+
+def _opened(layout: str, place: Place) -> Reader | None:
+    try:
+        return open_reader(layout, place)
+    except StageError:
+        return None
+
+
+def _configured(word: str, data: Path | None, labels: Path | None) -> Census:
+    """The dataset of a configuration. Raises StageError where it is generated or its folder is not there."""
+    from stages.actions import configure
+    from stages.data import dataset
+
+    named = {"root": data, "labels": labels}
+    overrides = {"data": {key: str(path.expanduser().absolute()) for key, path in named.items() if path is not None}}
+    config = configure.resolve(word, [], overrides)["data"]
+    assert isinstance(config, dataset.Config)
+    if config.recipe is not None:
+        raise StageError(f"Nothing to check in {word}", "its images are generated", "Name a dataset of photographs")
+    reader = dataset.open_dataset(config, Path()).reader
+    return census.take(reader, {role: getattr(config, role) for role in LISTS})

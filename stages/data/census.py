@@ -1,0 +1,125 @@
+"""A dataset as it lies on disk, faults and all: every image file with the lists that name it, its labels and its mask.
+
+A dataset that is opened to train on refuses the first fault; here none stops the counting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from stages.core.errors import StageError
+from stages.data.formats import SUFFIXES, UNSUPPORTED
+from stages.data.labels import Labels
+from stages.data.readers import Reader
+
+NOT_PHOTOGRAPHS = frozenset({"SegmentationClass", "SegmentationClassAug", "SegmentationObject", "masks"})  # folders of masks
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file; `roles` are those of train, score and val whose list names it. Labels are None where none are known."""
+
+    id: str
+    file: str
+    roles: frozenset[str] = frozenset()
+    labels: tuple[int, ...] | None = None
+    mask: str | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained on."""
+        return bool(self.roles & {"train", "score"})
+
+
+@dataclass(frozen=True)
+class Census:
+    """All entries below ROOT; LISTS: the name of the list of each role, in which some ids may be ABSENT: role → ids."""
+
+    root: Path
+    classes: tuple[str, ...]
+    lists: Mapping[str, str]
+    entries: tuple[Entry, ...]
+    absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unsupported: tuple[str, ...] = ()
+    trouble: tuple[str, ...] = ()  # what keeps lists or labels from being read
+
+    def of(self, *roles: str) -> list[Entry]:
+        """The entries that a list of ROLES names."""
+        return [entry for entry in self.entries if entry.roles & set(roles)]
+
+
+def take(reader: Reader, lists: Mapping[str, str]) -> Census:
+    """The census of a dataset whose LISTS (role → name) are there."""
+    trouble: list[str] = []
+    empty: tuple[str, ...] = ()
+    ids = {role: _attempt(lambda name=name: reader.ids(name), empty, trouble) for role, name in lists.items()}
+    every = tuple(dict.fromkeys(i for found in ids.values() for i in found))
+    files = dict(_files(reader, every, next(iter(lists.values()), "")))
+    labels = _labels(reader, every, trouble)
+    members = {role: set(found) for role, found in ids.items()}
+    roles = {i: frozenset(role for role, found in members.items() if i in found) for i in files}
+    said = dict.fromkeys(files) if labels is None else {i: labels.get(i, ()) for i in files}
+    entries = [Entry(i, file, roles[i], said[i], _text(reader.mask(i))) for i, file in files.items()]
+    absent = {role: missing for role, found in ids.items() if (missing := tuple(i for i in found if i not in files))}
+    others, unsupported = _others(reader.root, {os.path.realpath(file) for file in files.values()})
+    return Census(reader.root, reader.classes, lists, (*entries, *others), absent, unsupported, tuple(trouble))
+
+
+def of_folder(root: Path) -> Census:
+    """The census of a folder that holds images and nothing that says more of them. Raises StageError where it holds none."""
+    entries, unsupported = _others(root, set())
+    if not entries and not unsupported:
+        why = "no such folder" if not root.is_dir() else "it holds no image"
+        raise StageError(f"Nothing to check in {root}", why, "Name a folder of images, a dataset's folder or a configuration")
+    return Census(root, (), {}, entries, unsupported=unsupported)
+
+
+def _attempt(read: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
+    """What READ gives, or OTHERWISE, its error noted."""
+    try:
+        return read()
+    except StageError as error:
+        trouble.append(str(error))
+        return otherwise
+
+
+def _labels(reader: Reader, ids: Sequence[str], trouble: list[str]) -> Labels | None:
+    """Labels by id, or None where they cannot be read."""
+    none: Labels | None = None
+    return _attempt(lambda: reader.labels(ids)[0], none, trouble)
+
+
+def _files(reader: Reader, ids: Sequence[str], name: str) -> Iterator[tuple[str, str]]:
+    """The files of those IDS that have one: halves of the list until a half has them all."""
+    if not ids:
+        return
+    try:
+        yield from zip(ids, reader.files(ids, name), strict=True)
+    except StageError:
+        if len(ids) > 1:
+            middle = len(ids) // 2
+            yield from _files(reader, ids[:middle], name)
+            yield from _files(reader, ids[middle:], name)
+
+
+def _others(root: Path, known: set[str]) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+    """Image files below ROOT that no list names, and those of formats that cannot be read."""
+    found = [path for path in _walk(root) if os.path.realpath(path) not in known]
+    images = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
+    unsupported = tuple(path for path in found if Path(path).suffix.lower() in UNSUPPORTED)
+    return tuple(Entry(os.path.relpath(path, root), path) for path in images), unsupported
+
+
+def _walk(root: Path) -> Iterable[str]:
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if name not in NOT_PHOTOGRAPHS and not name.startswith("."))
+        yield from (f"{folder}{os.sep}{name}" for name in sorted(names) if not name.startswith("."))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,289 @@
+"""`bas data check`: each fault is found, named and weighed; a clean set passes however small; clean lists leave the rest."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Command, Counter
+from PIL import Image
+
+from stages.actions import check_data, clean_lists
+from stages.actions.check_data import Report
+from stages.actions.data_place import open_census
+from stages.data import images, inspection
+from stages.data.readers import Place, voc
+from stages.formulas import perceptual
+
+IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
+
+
+def checked(root: Path) -> Report:
+    return check_data.check(open_census(str(root), None, None), Counter())
+
+
+def kinds(report: Report) -> dict[str, str]:
+    return {finding.kind: finding.severity for finding in report.findings}
+
+
+def files_of(report: Report, kind: str) -> list[tuple[str, ...]]:
+    cases = next(finding.cases for finding in report.findings if finding.kind == kind)
+    return [tuple(Path(file).name for file in case.files) for case in cases]
+
+
+def image(root: Path, number: int) -> Path:
+    return root / IMAGES / f"demo_0000{number}.png"
+
+
+# --- codes ---
+
+
+def test_near_pairs_are_those_of_every_comparison() -> None:
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 256, (60, perceptual.BITS // 8), dtype=np.uint8)
+    codes[20:40] = codes[:20] ^ np.packbits(random.random((20, perceptual.BITS)) < 0.06, axis=1)
+    codes[40:45] = codes[0]
+    bits = np.unpackbits(codes, axis=1).astype(int)
+    for most in (0, 3, 12, 20):
+        near = [(i, j) for i, j in itertools.combinations(range(60), 2) if (bits[i] != bits[j]).sum() <= most]
+        assert perceptual.near_pairs(codes, most).tolist() == [list(pair) for pair in near] and near
+    assert perceptual.near_pairs(codes[:1], 12).shape == perceptual.near_pairs(codes[:0], 12).shape == (0, 2)
+
+
+def test_a_code_says_where_a_picture_becomes_brighter() -> None:
+    ramp = np.arange(perceptual.SIDE)[None].repeat(perceptual.SIDE, 0)
+    assert np.unpackbits(perceptual.difference_code(ramp)).tolist() == [1] * 64 + [0] * 64
+    assert np.unpackbits(perceptual.difference_code(ramp.T)).tolist() == [0] * 64 + [1] * 64
+    picture = np.random.default_rng(0).random((9, 9))
+    assert np.array_equal(perceptual.difference_code(picture), perceptual.difference_code(picture * 3 + 7))
+
+
+# --- one file ---
+
+
+def test_facts_agree_with_the_decode_of_every_stage(tmp_path: Path) -> None:
+    random, path = np.random.default_rng(5), tmp_path / "a.jpg"
+    picture = Image.fromarray(np.kron(random.integers(0, 255, (6, 9, 3), dtype=np.uint8), np.ones((40, 40, 1), np.uint8)))
+    picture.save(path, exif=_turned(picture))
+    content = path.read_bytes()
+    for length in (*range(0, len(content), len(content) // 25), len(content)):
+        path.write_bytes(content[:length])
+        facts = inspection.inspect(str(path))
+        assert bool(facts.fault) == (length < len(content))
+    assert facts.size == images.size(path) == images.read_image(path).shape[:2] == (360, 240)
+    assert facts.traits == {"turned"} and facts.bytes == len(content) and facts.format == "JPEG"
+
+
+def _turned(picture: Image.Image) -> Image.Exif:
+    exif = picture.getexif()
+    exif[images.ORIENTATION] = 6
+    return exif
+
+
+# --- a dataset ---
+
+
+def test_a_clean_set_passes_however_small(bas: Command, devkit: Path, tmp_path: Path) -> None:
+    done = bas("data", "check", "data")
+    assert done.code == 0 and "10 images (train 8, val 2), 10 masks: nothing that would spoil a training" in done.out
+    (tmp_path / "one").mkdir()
+    shutil.copy(image(devkit, 0), tmp_path / "one/a.png")
+    done = bas("data", "check", "one", "--json", "-q")
+    assert done.code == 0 and done.json["images"] == 1 and done.json["sound"] and not done.err
+
+
+def test_classes_and_pixels_are_counted(devkit: Path) -> None:
+    report = checked(devkit)
+    reader = voc.open_at(Place(devkit))
+    labels = reader.labels(reader.ids("train"))[0]
+    for index, name in enumerate(reader.classes):
+        assert (
+            report.counts["train"][name] == sum(index in labels[i] for i in reader.ids("train")) == report.together[index][index]
+        )
+    masks = [images.read_mask(path) for path in sorted((devkit / MASKS).iterdir())]
+    shares = report.plain()["masks"]["share of pixels"]
+    assert shares["background"] == pytest.approx(np.mean([(mask == 0).mean() for mask in masks]), abs=1e-6)
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+
+
+def spoil_empty(root: Path) -> None:
+    image(root, 0).write_bytes(b"")
+
+
+def spoil_cut(root: Path) -> None:
+    image(root, 0).write_bytes(image(root, 0).read_bytes()[:500])
+
+
+def spoil_absent(root: Path) -> None:
+    image(root, 0).unlink()
+
+
+def spoil_labels(root: Path) -> None:
+    (root / "image_labels.txt").write_text("demo_00000 unicorn\n")
+
+
+def spoil_leak(root: Path) -> None:
+    with (root / LISTS / "val.txt").open("a") as file:
+        file.write("demo_00000\n")
+
+
+def spoil_same_in_two(root: Path) -> None:
+    shutil.copy(image(root, 0), image(root, 9))
+
+
+def spoil_alike_in_two(root: Path) -> None:
+    with Image.open(image(root, 0)) as picture:
+        half = picture.convert("RGB").resize((48, 48))
+    image(root, 9).unlink()
+    (root / MASKS / "demo_00009.png").unlink()
+    half.save(image(root, 9).with_suffix(".jpg"), quality=80)
+
+
+def spoil_conflict(root: Path) -> None:
+    shutil.copy(image(root, 0), image(root, 1))
+    shutil.copy(root / MASKS / "demo_00000.png", root / MASKS / "demo_00001.png")
+    lines = dict(line.split(maxsplit=1) for line in (root / "image_labels.txt").read_text().splitlines())
+    classes = (root / "classes.txt").read_text().split()
+    lines |= {"demo_00000": classes[1], "demo_00001": classes[2]}
+    (root / "image_labels.txt").write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
+
+
+def spoil_mask(root: Path) -> None:
+    (root / MASKS / "demo_00000.png").write_bytes(b"no mask")
+
+
+def spoil_mask_size(root: Path) -> None:
+    images.write_mask(root / MASKS / "demo_00000.png", np.zeros((64, 63), np.uint8))
+
+
+def spoil_mask_ids(root: Path) -> None:
+    images.write_mask(root / MASKS / "demo_00000.png", np.full((64, 64), 77, np.uint8))
+
+
+ERRORS: dict[str, tuple[Callable[[Path], None], int]] = {  # what is spoilt, and what a clean training list keeps of eight
+    "empty file": (spoil_empty, 7),
+    "broken image": (spoil_cut, 7),
+    "absent image": (spoil_absent, 7),
+    "unreadable list or labels": (spoil_labels, 8),
+    "same id in two splits": (spoil_leak, 7),
+    "same bytes in two splits": (spoil_same_in_two, 7),
+    "near-duplicate in two splits": (spoil_alike_in_two, 7),
+    "same bytes, other labels": (spoil_conflict, 6),
+    "broken mask": (spoil_mask, 7),
+    "mask of another size": (spoil_mask_size, 7),
+    "mask with unknown ids": (spoil_mask_ids, 7),
+}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_what_would_spoil_a_training_is_an_error_and_stays_off_clean_lists(devkit: Path, kind: str) -> None:
+    spoil, kept = ERRORS[kind]
+    spoil(devkit)
+    before = {path: path.read_bytes() for path in devkit.rglob("*") if path.is_file()}
+    report = checked(devkit)
+    errors = [name for name, severity in kinds(report).items() if severity == "error"]
+    assert errors == [kind] and not report.sound
+    written = clean_lists.write(report)
+    assert len(written["train"].read_text().split()) == kept
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_bad_mask_costs_the_scored_list_alone(devkit: Path) -> None:
+    shutil.copy(devkit / LISTS / "train.txt", devkit / LISTS / "train_aug.txt")
+    spoil_mask(devkit)
+    written = clean_lists.write(checked(devkit))
+    lists = voc.open_at(Place(devkit))
+    assert [written[role].stem for role in ("train", "score", "val")] == ["train_aug_clean", "train_clean", "val_clean"]
+    assert lists.ids("train_aug_clean") == lists.ids("train_aug")
+    assert lists.ids("train_clean") == lists.ids("train")[1:] and lists.ids("val_clean") == lists.ids("val")
+
+
+def test_the_command_says_what_to_do_and_exits_with_two(bas: Command, devkit: Path) -> None:
+    spoil_cut(devkit)
+    spoil_same_in_two(devkit)
+    shown = bas("data", "check", "data", "-q")
+    assert shown.code == 2 and "a training would fail or be misled" in shown.out and "Traceback" not in shown.err
+    assert "replace it or take it off the lists" in shown.out and "JPEGImages/demo_00000.png" in shown.out
+    shutil.copy(image(devkit, 2), image(devkit, 8))
+    done = bas("data", "check", "data", "--json", "--fix", "-q")
+    found = {finding["kind"]: finding for finding in json.loads(done.out)["findings"]}
+    named = [sorted(Path(file).name for file in case["files"]) for case in found["same bytes in two splits"]["cases"]]
+    assert done.code == 2 and named == [["demo_00000.png", "demo_00009.png"], ["demo_00002.png", "demo_00008.png"]]
+    assert "--set data.train=train_clean --set data.score=train_clean --set data.val=val_clean" in done.err
+
+
+def test_oddities_are_notes_and_warnings(devkit: Path, tmp_path: Path) -> None:
+    root = tmp_path / "odd"
+    root.mkdir()
+    picture = Image.fromarray(images.read_image(image(devkit, 0)))
+    grey = np.asarray(picture.convert("L"))
+    clear = Image.fromarray(np.dstack([images.read_image(image(devkit, 1)), np.full((64, 64), 200, np.uint8)]))
+    saved: dict[str, Any] = {
+        "grey.png": picture.convert("L"),
+        "grey_as_colour.jpg": picture.convert("L").convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        "ink.jpg": picture.convert("CMYK").transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        "deep.png": Image.fromarray(grey.T.astype(np.uint16) << 8),
+        "clear.webp": clear,
+        "blank.png": Image.new("RGB", (64, 64), "red"),
+        "tiny.png": picture.resize((20, 40)).transpose(Image.Transpose.ROTATE_90),
+    }
+    for name, one in saved.items():
+        one.save(root / name)
+    picture.save(root / "moving.gif", save_all=True, append_images=[Image.new("RGB", (64, 64))])
+    picture.transpose(Image.Transpose.TRANSPOSE).save(root / "png.jpg", "PNG")
+    picture.save(root / "lying.jpg", exif=_turned(picture))
+    (root / "phone.heic").write_bytes(b"\0" * 20)
+    (root / "notes.txt").write_text("no image")
+    report = checked(root)
+    expected = {
+        **dict.fromkeys(("greyscale", "CMYK", "16 bits", "transparent", "several pictures", "wrong suffix", "turned"), "note"),
+        **dict.fromkeys(("unsupported format", "one colour", "tiny"), "warning"),
+    }
+    assert expected.items() <= kinds(report).items() and report.sound and len(report.census.entries) == len(saved) + 3
+    assert {name for (name,) in files_of(report, "greyscale")} == {"grey.png", "grey_as_colour.jpg", "deep.png"}
+    assert files_of(report, "turned") == [("lying.jpg",)] and files_of(report, "wrong suffix") == [("png.jpg",)]
+
+
+def test_doubles_within_a_split_and_images_in_no_list_are_no_errors(devkit: Path) -> None:
+    shutil.copy(image(devkit, 0), devkit / IMAGES / "stray.png")
+    (devkit / IMAGES / "broken.png").write_bytes(b"broken")
+    lines = (devkit / "image_labels.txt").read_text().splitlines()
+    (devkit / "image_labels.txt").write_text("\n".join(lines[1:]))
+    report = checked(devkit)
+    expected = {"broken image": "warning", "same bytes twice": "warning", "no label": "warning", "in no list": "note"}
+    assert expected.items() <= kinds(report).items() and report.sound
+    assert files_of(report, "same bytes twice") == [("demo_00000.png", "stray.png")]
+    assert files_of(report, "no label") == [("demo_00000.png",)]
+
+
+def test_what_is_no_dataset_is_refused(bas: Command, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    assert "it holds no image" in bas("data", "check", "nothing").error
+    assert "its images are generated" in bas("data", "check", "demo").error
+    assert "No data folder given" in bas("data", "check", "voc_small").error
+
+
+def test_a_configuration_names_its_own_lists(bas: Command, devkit: Path, config: Path) -> None:
+    done = bas("data", "check", str(config), "--data", str(devkit), "--json", "-q")
+    assert done.code == 0 and done.json["splits"]["train"] == {"list": "train", "images": 8}
+
+
+def test_processes_find_the_same(devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number, side in itertools.product(range(10), range(8)):
+        with Image.open(image(devkit, number)) as picture:
+            picture.crop((side, 0, 64, 64)).save(many / f"{number}_{side}.png")
+    (many / "3_3.png").write_bytes(b"")
+    alone = []
+    for processes in (1, 2):
+        monkeypatch.setattr(check_data, "cores", lambda processes=processes: processes)
+        alone.append(checked(many).plain())
+    assert alone[0] == alone[1] and alone[0]["images"] == 80
+    assert alone[0]["findings"][0]["kind"] == "empty file"
