@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 IDS = {
     *("rw_small", "rw_voc", "rw_mem", "rw_scale", "rw_gpu", "crf_pair", "crf_procs", "thr_search", "thr_overhead", "seed_post"),
     *("seed_store", "seed_infer", "bas_step", "eval_conf", "eval_sweep", "train_step_gpu", "loader_overlap", "cli_help"),
-    *("cli_status", "rerun_cached", "resume", "rw_large", "irn_paths"),
+    *("cli_status", "rerun_cached", "resume", "rw_large", "irn_paths", "data_check"),
 }
 KEYS = {"id", "ratio", "value", "unit", "reference_seconds", "target", "status", "machine", "versions", "sizes"}
 

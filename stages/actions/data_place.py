@@ -9,8 +9,9 @@ from stages.data import census
 from stages.data.census import Census
 from stages.data.readers import Place, Reader, open_reader
 
-LAYOUTS = ("voc",)  # in the order in which they are tried
-LISTS = {"train": ("train_aug", "train"), "score": ("train",), "val": ("val",)}  # names of lists, the first that is there
+LAYOUTS = ("voc", "coco")  # in the order in which they are tried
+SCORED = ("train", "train2014", "train2017")
+LISTS = {"train": ("train_aug", *SCORED), "score": SCORED, "val": ("val", "val2014", "val2017")}  # the first that is there
 
 
 def open_census(word: str, data: Path | None, labels: Path | None) -> Census:
