@@ -97,7 +97,7 @@ def _colourless(small: NDArray[np.int16]) -> bool:
 def _of_header(file: str, image: Image.Image) -> set[str]:
     """The traits that need no pixel."""
     suffix = SUFFIXES.get(Path(file).suffix.lower())
-    raw = str(image.tile[0].args if image.tile else "")
+    raw = str(getattr(image, "tile", ""))  # how Pillow will decode it: "RGB;16B" of a PNG of 16 bits
     named = suffix is None or suffix == ("JPEG" if image.format in JPEG else image.format)
     found = {
         "CMYK": image.mode == "CMYK",

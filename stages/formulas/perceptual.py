@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ Codes = NDArray[np.uint8]  # (N, BITS / 8)
 Pairs = NDArray[np.int64]  # (P, 2), the lower row first
 
 
-def difference_code(grey: NDArray[np.generic]) -> Codes:
+def difference_code(grey: NDArray[Any]) -> Codes:
     """The code (BITS / 8,) of a picture (SIDE,SIDE): where it becomes brighter to the right, and where downwards.
 
     The difference hash of N. Krawetz (2013) in both directions. It stays when brightness, contrast or size change.
