@@ -6,25 +6,31 @@ The second half of a round of self-training. Not part of the pipeline; `segment_
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.core.config import Field, Section
 from stages.core.stage import Context, Outputs, read_manifest
 from stages.data.maskfiles import confidence_path, mask_path
 
-NEEDS = ("segment_train", "self_masks")
+if TYPE_CHECKING:
+    from stages.data.dataset import Sample
+
+NEEDS = ("mask_choice", "segment_train", "self_masks")
 SHARED = ("segment_train",)
 READS = ("train",)
 
 
 class Config(Section):
-    """What differs from the first training: which pixels are left out."""
+    """What differs from the first training: which pixels of its own masks are left out."""
 
     void: float = Field(
         0.0,
         description="Share of each class's pixels, those that the network is least sure of, that is left out of the loss.",
         ge=0,
         lt=1,
+    )
+    agreed: bool = Field(
+        False, description="Learn only from pixels of which its own mask and the one that was learnt from first say the same."
     )
 
 
@@ -33,13 +39,18 @@ def run(config: Config, ctx: Context) -> Outputs:
     from stages.nets.mmseg.learn import learn
     from stages.nets.mmseg.pairs import Pair
 
-    masks = ctx.input("self_masks")
+    masks, first = ctx.input("self_masks"), ctx.input("mask_choice")
 
-    def sure(image_id: str) -> Path | None:
-        path = confidence_path(masks, image_id)
-        return path if path.exists() else None  # a person is
+    def pair(sample: Sample) -> Pair:
+        own, sure = mask_path(masks, sample.id), confidence_path(masks, sample.id)
+        return Pair(sample, own, sure if sure.exists() else None, mask_path(first, sample.id) if config.agreed else None)
 
-    pairs = [Pair(sample, mask_path(masks, sample.id), sure(sample.id)) for sample in ctx.dataset.split("train")]
+    pairs = [pair(sample) for sample in ctx.dataset.split("train")]
     made = learn(replace(ctx.shared["segment_train"], void=config.void), pairs, ctx)
     before = (read_manifest(ctx.input("segment_train")) or {}).get("notes", {}).get("supervision", "pseudo")
-    return replace(made, notes={**made.notes, "supervision": before, "masks": "its own after segment_train"})
+    return replace(made, notes={**made.notes, "supervision": before, "masks": _masks(config)})
+
+
+def _masks(config: Config) -> str:
+    """What was learnt from, in words."""
+    return "its own after segment_train" + (", where they agree with those that it had learnt from" if config.agreed else "")

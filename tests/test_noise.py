@@ -60,6 +60,11 @@ def test_no_label_loses_more_than_the_share_and_none_goes_beyond_what_is_less_su
     assert (found[found != 255] == labels[found != 255]).all()
 
 
+def test_pixels_of_two_opinions_are_void() -> None:
+    labels, others = np.array([[0, 1, 2, 255]], np.uint8), np.array([[0, 0, 2, 2]], np.uint8)
+    assert noise.agreed(labels, others).tolist() == [[0, 255, 2, 255]]
+
+
 def test_counts_add_up_over_images() -> None:
     labels = np.array([[0, 1], [1, 1]], np.uint8)
     found = noise.counts(labels, np.array([[9, 9], [9, 200]], np.uint8))
@@ -174,8 +179,12 @@ def test_an_interrupted_training_with_both_ends_with_the_same_bits(
     assert all(torch.equal(nets[0]["state_dict"][key], value) for key, value in nets[1]["state_dict"].items())
 
 
-def test_a_pair_without_limits_is_the_mask_as_it_is(chosen: Context) -> None:
-    sample = chosen.dataset.split("train")[1]
-    path = maskfiles.mask_path(chosen.input("mask_choice"), sample.id)
-    _, mask = pairs.Pair(sample, path, maskfiles.confidence_path(chosen.input("irn_masks"), sample.id)).read()
-    assert np.array_equal(mask, read_mask(path))
+def test_a_pair_without_limits_is_the_mask_as_it_is_but_for_a_second_opinion(chosen: Context) -> None:
+    sample, other = chosen.dataset.split("train")[1:3]
+    path, second = (maskfiles.mask_path(chosen.input("mask_choice"), image.id) for image in (sample, other))
+    sure = maskfiles.confidence_path(chosen.input("irn_masks"), sample.id)
+    assert np.array_equal(pairs.Pair(sample, path, sure).read()[1], read_mask(path))
+    mask = np.ones((80, 80), np.uint8)
+    mask[:30] = 0
+    write_mask(second, mask)
+    assert ((pairs.Pair(sample, path, sure, second).read()[1] == 255) == (mask == 0)).all()

@@ -54,6 +54,11 @@ def without(labels: Bytes, sure: Bytes, limits: NDArray[Any]) -> Bytes:
     return np.where(sure < limits[labels], np.uint8(VOID), labels)
 
 
+def agreed(labels: Bytes, others: Bytes) -> Bytes:
+    """Labels (H,W) with those pixels void for which OTHERS (H,W) say something else."""
+    return np.where(labels == others, labels, np.uint8(VOID))
+
+
 def class_factors(present: Sequence[Sequence[int]], share: float) -> dict[int, float]:
     """How much more often images of a class are to be seen: max(1, √(SHARE / its share of the images)).
 

@@ -21,14 +21,15 @@ Limits = NDArray[np.int64]  # by label, in 8 bits
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, the mask that it is learnt from, and how sure that one is of its pixels (stride-4 grid); None: of all."""
+    """An image and the mask that it is learnt from, how sure that one is of its pixels (stride-4 grid), and a second opinion."""
 
     sample: Sample
     mask: Path
-    sure: Path | None = None
+    sure: Path | None = None  # of all its pixels
+    other: Path | None = None  # a mask that agrees
 
     def read(self, limits: Limits | None = None) -> tuple[Array, Array]:
-        """Image (H,W,3) and mask (H,W), void where it is less sure than its label's of LIMITS.
+        """Image (H,W,3) and mask (H,W), void where it is less sure than its label's of LIMITS or the second opinion differs.
 
         Raises StageError when they are unreadable or of different sizes.
         """
@@ -40,9 +41,11 @@ class Pair:
                 sizes,
                 "Make the masks again: bas refine irn --force, then bas refine choose",
             )
-        if limits is None or self.sure is None:
-            return image, labels
-        return image, noise.without(labels, _at_pixels(self.sure, labels.shape), limits)
+        if self.other is not None:
+            labels = noise.agreed(labels, read_mask(self.other))
+        if limits is not None and self.sure is not None:
+            labels = noise.without(labels, _at_pixels(self.sure, labels.shape), limits)
+        return image, labels
 
 
 def limits(pairs: Sequence[Pair], share: float, ctx: Context) -> Limits:
