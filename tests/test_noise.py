@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import segment_train
+from stages.actions import configure
+from stages.actions.run import Run
 from stages.core.errors import StageError
 from stages.core.files import write_json
 from stages.core.stage import Context
@@ -155,6 +157,14 @@ def test_masks_that_do_not_say_how_sure_they_are_cannot_lose_their_unsure_pixels
     write_json(chosen.input("mask_choice") / maskfiles.CHOICE, {s.id: "seed" for s in chosen.dataset.split("train")})
     with pytest.raises(StageError, match=r"none of the 6 says how sure.*segment_train\.void=0"):
         segment_train.run(replace(TRAIN, void=0.25), chosen)
+
+
+@pytest.mark.parametrize("other", ["refine.keep=seeds", "segment_train.supervision=full"])
+def test_that_is_said_before_anything_is_trained_where_settings_tell(tmp_path: Path, other: str) -> None:
+    run = Run(tmp_path / "run", configure.resolve("demo", ["segment_train.void=0.25", other]))
+    with pytest.raises(StageError, match=rf"{other.partition('=')[0]} is .*only refined masks say"):
+        run.check(["mask_choice", "segment_train"])
+    run.check(["mask_choice"])
 
 
 def test_void_needs_the_stage_that_knows(chosen: Context) -> None:

@@ -35,6 +35,8 @@ def stages(sections: Sections, names: Sequence[str], folder: Path) -> None:
     _seeds(sections, names)
     if "irn_instances" in names:
         _field(folder)
+    if "segment_train" in names:
+        _confidence(sections)
     if FIRST in names and "seed_infer" in names:
         _maps(sections)
     for name in names:
@@ -50,6 +52,18 @@ def _seeds(sections: Sections, names: Sequence[str]) -> None:
             f"Cannot run {reader}",
             "seed_infer.images is score, and it reads the seeds of all images to train on",
             "Stop before it with --until seed_infer, or --set seed_infer.images=train",
+        )
+
+
+def _confidence(sections: Sections) -> None:
+    """Raise StageError where what masks are least sure of is to be left out, and they do not say how sure they are."""
+    keep, config = vars(sections["refine"])["keep"], vars(sections["segment_train"])
+    if config["void"] and (keep == "seeds" or config["supervision"] == "full"):
+        why = "refine.keep is seeds" if keep == "seeds" else "segment_train.supervision is full"
+        raise StageError(
+            "Cannot leave out what the masks are least sure of",
+            f"{why}, and only refined masks say how sure they are",
+            "Set segment_train.void=0",
         )
 
 
