@@ -43,11 +43,11 @@ def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final loss."""
     from stages.core import curves, training
     from stages.data.views import ScaledImages
-    from stages.nets import backbones, cam, initial
+    from stages.nets import backbones, cam, initial, pretrained
 
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
     net = initial.drawn(lambda: cam.CamNet(backbones.build(config.backbone), len(ctx.dataset.classes)), seed)
-    report = backbones.load_weights(net.trunk, config.weights)
+    report = pretrained.load_weights(net.trunk, config.weights)
     ctx.log.info(report.line())
     views = ScaledImages(samples, len(ctx.dataset.classes), config.long_side, config.crop, seed)
     steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)

@@ -60,7 +60,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
     from stages.core import curves, training
     from stages.data.transforms import LabelledImages
-    from stages.nets import backbones, bas, initial
+    from stages.nets import backbones, bas, initial, pretrained
 
     _check(config)
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
@@ -73,7 +73,7 @@ def run(config: Config, ctx: Context) -> Outputs:
 
     backbone, net = initial.drawn(make, seed)
     net.agnostic_detached = config.agnostic == "detached"
-    report = backbones.load_weights(backbone, config.weights)
+    report = pretrained.load_weights(backbone, config.weights)
     ctx.log.info(report.line())
     images = LabelledImages(samples, classes, config.resize, config.crop, seed)
     steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)

@@ -9,7 +9,7 @@ from torch import nn
 
 from stages.core import files
 from stages.core.errors import StageError
-from stages.nets import backbones
+from stages.nets import backbones, pretrained
 
 SHAPES = {
     "resnet18": ((64, 64, 128, 256, 512), (4, 4, 8, 16, 16)),
@@ -68,7 +68,7 @@ def test_at_full_stride_a_trunk_is_torchvisions_network():
     torch.manual_seed(0)
     whole = torchvision.models.resnet18().eval()
     trunk = backbones.build("resnet18", output_stride=32).eval()
-    report = backbones.fill(trunk, whole.state_dict(), "torchvision's")
+    report = pretrained.fill(trunk, whole.state_dict(), "torchvision's")
     x = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         logits = whole.fc(trunk(x)[-1].mean(dim=(2, 3)))
@@ -80,7 +80,7 @@ def test_at_full_stride_a_trunk_is_torchvisions_network():
 def test_missing_tensors_are_reported():
     trunk = backbones.build("tiny")
     state = {key: value for key, value in trunk.state_dict().items() if key != "bn1.bias"}
-    assert backbones.fill(trunk, state, "file").missing == ("bn1.bias",)
+    assert pretrained.fill(trunk, state, "file").missing == ("bn1.bias",)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -93,7 +93,7 @@ def test_weights_are_read_from_a_file(tmp_path, suffix: str):
         torch.save({"state_dict": source.state_dict()}, path)
     else:
         save_file(source.state_dict(), path)
-    report = backbones.load_weights(target, str(path))
+    report = pretrained.load_weights(target, str(path))
     assert not report.missing and not report.unused
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in target.state_dict().items())
 
@@ -123,7 +123,7 @@ def test_bad_weights_are_refused_in_words(tmp_path):
         (tmp_path / "absent.pth", "no such file"),
     ):
         with pytest.raises(StageError, match=words):
-            backbones.load_weights(trunk, str(path))
+            pretrained.load_weights(trunk, str(path))
     assert not (tmp_path / "executed").exists()
 
 
@@ -131,7 +131,7 @@ def test_unknown_names_are_refused_in_words():
     with pytest.raises(StageError, match="Unknown backbone 'resnet19'"):
         backbones.build("resnet19")
     with pytest.raises(StageError, match="No imagenet weights for backbone 'tiny'"):
-        backbones.load_weights(backbones.build("tiny"), "imagenet")
+        pretrained.load_weights(backbones.build("tiny"), "imagenet")
 
 
 def test_published_weights_are_named_with_their_file_and_hash(tmp_path, monkeypatch):
@@ -140,6 +140,6 @@ def test_published_weights_are_named_with_their_file_and_hash(tmp_path, monkeypa
     file = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
     file.parent.mkdir(parents=True)
     torch.save(torchvision.models.resnet18().state_dict(), file)
-    report = backbones.load_weights(backbones.build("resnet18"), "imagenet")
+    report = pretrained.load_weights(backbones.build("resnet18"), "imagenet")
     assert report.loaded == len(backbones.build("resnet18").state_dict()) and report.unused == ("fc.weight", "fc.bias")
     assert f"weights imagenet (resnet18-f37072fd.pth, sha256 {files.sha256(file)}): " in report.line()

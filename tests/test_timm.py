@@ -15,7 +15,7 @@ from stages.actions import configure
 from stages.actions.run import Run
 from stages.core.errors import StageError
 from stages.formulas import bas as formulas
-from stages.nets import backbones, bas, hoisted, irn, timm_trunks
+from stages.nets import backbones, bas, hoisted, irn, pretrained, timm_trunks
 
 timm = pytest.importorskip("timm")
 # Strides and channels of the stages, and the module that F1 ends at; of ConvNeXt's four levels the first gives off its stem.
@@ -182,7 +182,7 @@ def test_weights_of_timm_are_taken_under_its_names(tmp_path: Path):
     whole = timm.create_model("mobilenetv3_small_050")
     torch.save(whole.state_dict(), tmp_path / "weights.pth")
     trunk = backbones.build("timm:mobilenetv3_small_050")
-    report = backbones.load_weights(trunk, str(tmp_path / "weights.pth"))
+    report = pretrained.load_weights(trunk, str(tmp_path / "weights.pth"))
     assert report.missing == () and set(report.unused) == {
         *("conv_head.weight", "conv_head.bias", "classifier.weight", "classifier.bias")
     }
@@ -201,7 +201,7 @@ def test_published_weights_come_from_timms_cache(tmp_path: Path, monkeypatch: py
     with pytest.raises(
         StageError, match=f"Cannot fetch timm's weights of {name}: .*Set weights=none or give a local file"
     ) as fault:
-        backbones.load_weights(trunk, "imagenet")
+        pretrained.load_weights(trunk, "imagenet")
     assert "\n" not in str(fault.value)
     whole = timm.create_model("mobilenetv3_small_050")
     folder = tmp_path / f"models--{whole.pretrained_cfg['hf_hub_id'].replace('/', '--')}"
@@ -209,10 +209,10 @@ def test_published_weights_come_from_timms_cache(tmp_path: Path, monkeypatch: py
         path.parent.mkdir(parents=True)
         path.write_text(text)
     save_file(whole.state_dict(), folder / "snapshots" / ("0" * 40) / "model.safetensors")
-    report = backbones.load_weights(trunk, "imagenet")
+    report = pretrained.load_weights(trunk, "imagenet")
     assert report.missing == () and "(model.safetensors, sha256 " in report.line()
     with pytest.raises(StageError, match=f"No coco weights for backbone '{name}': none are published"):
-        backbones.load_weights(trunk, "coco")
+        pretrained.load_weights(trunk, "coco")
 
 
 def test_a_run_that_cannot_have_its_trunk_ends_before_its_first_stage(bas: Command, config: Path):

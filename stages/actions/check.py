@@ -133,8 +133,8 @@ def _try_trunk(trunk: str, weights: str) -> None:
     published = ("imagenet",) if timm else configuration.TRUNKS[trunk]
     unknown = weights not in ("none", "seed", *published)
     if timm or unknown:
-        from stages.nets import backbones
+        from stages.nets import backbones, pretrained
 
         built = backbones.build(trunk)
         if unknown:
-            backbones.load_weights(built, weights)
+            pretrained.load_weights(built, weights)

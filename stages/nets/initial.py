@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from stages.nets import backbones, bas
+from stages.nets import backbones, bas, pretrained
 
 T = TypeVar("T")
 
@@ -20,11 +20,11 @@ def drawn(make: Callable[[], T], seed: int) -> T:
         return make()
 
 
-def fill_trunk(trunk: backbones.Backbone, weights: str, seed_train: Path) -> backbones.WeightReport:
+def fill_trunk(trunk: backbones.Backbone, weights: str, seed_train: Path) -> pretrained.WeightReport:
     """Fill TRUNK from WEIGHTS: seed (the trunk of the network in the folder SEED_TRAIN), or what `load_weights` takes.
 
     Raises StageError where there is none or it is of another network.
     """
     if weights == "seed":
-        return backbones.fill(trunk, bas.trunk_state(seed_train / "network.safetensors"), "seed")
-    return backbones.load_weights(trunk, weights)
+        return pretrained.fill(trunk, bas.trunk_state(seed_train / "network.safetensors"), "seed")
+    return pretrained.load_weights(trunk, weights)

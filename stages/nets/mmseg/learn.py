@@ -13,11 +13,12 @@ from stages.core.recipe import Recipe
 from stages.core.stage import Context, Outputs
 from stages.data.images import Array
 from stages.formulas import noise
-from stages.nets.backbones import Backbone, WeightReport
+from stages.nets.backbones import Backbone
 from stages.nets.initial import fill_trunk
 from stages.nets.mmseg import network, optim, runner, state
 from stages.nets.mmseg.pairs import Limits, Pair
 from stages.nets.mmseg.pairs import limits as limits_of
+from stages.nets.pretrained import WeightReport
 
 
 def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
