@@ -159,9 +159,9 @@ def test_bfloat16_and_channels_last_follow_float32(tmp_path: Path) -> None:
 def test_initial_weights_fill_a_new_network_only(tmp_path: Path) -> None:
     calls: list[str] = []
 
-    def zero_stem(trunk: nn.Module) -> None:
+    def zero_stem(net: nn.Module) -> None:
         calls.append("called")
-        nn.init.zeros_(trunk.get_parameter("conv1.weight"))
+        nn.init.zeros_(net.get_parameter("backbone.conv1.weight"))
 
     settings = replace(SETTINGS, steps=1, rates=optim.Rates(lr=0.0))
     checkpoint = runner.train(settings, 5, read, tmp_path, CPU, silent, zero_stem)

@@ -32,6 +32,7 @@ TRUNKS = {
     "mobilenet_v2": (1.0, 1.0, 9.0),
     "resnet18": (2.5, 0.5, 45.0),
     "resnet101": (11.0, 2.4, 170.0),
+    "resnet101_caffe": (11.0, 2.4, 170.0),
     "resnet50": (6.5, 1.7, 94.0),
 }
 OTHER = TRUNKS["resnet50"]

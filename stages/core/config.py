@@ -28,6 +28,7 @@ TRUNKS: dict[str, tuple[str, ...]] = {  # those that stages.nets.backbones has i
     "resnet18": ("imagenet",),
     "resnet50": ("imagenet", "coco"),
     "resnet101": ("imagenet", "coco"),
+    "resnet101_caffe": ("coco",),
     "mobilenet_v2": ("imagenet",),
     "tiny": (),
 }

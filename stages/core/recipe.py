@@ -10,9 +10,12 @@ from stages.core.config import Field, Section, Trunk
 class Recipe(Section):
     """How the segmentation network is built and trained; the defaults are the public recipe from ImageNet weights."""
 
-    backbone: Trunk = Field("resnet101", description="Trunk: resnet18, resnet50, resnet101, mobilenet_v2, tiny or timm:NAME.")
+    backbone: Trunk = Field(
+        "resnet101", description="Trunk: resnet18, resnet50, resnet101, resnet101_caffe, mobilenet_v2, tiny or timm:NAME."
+    )
     weights: str = Field(
-        "imagenet", description="Initial trunk weights: imagenet, coco, none, seed (the seed network's trunk) or a file."
+        "imagenet",
+        description="Initial weights: imagenet, coco, none, seed (the seed network's trunk) or a file, as of a public DeepLab.",
     )
     output_stride: int = Field(8, description="Stride of the trunk's last map; strides beyond it become dilation.", ge=1)
     steps: int = Field(30_000, description="Updates of the weights.", ge=1)

@@ -10,14 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from stages.core.config import TIMM
 from stages.core.errors import StageError
+from stages.data.transforms import MEAN, STD
 from stages.nets.strides import limit_strides
+
+CAFFE = "_caffe"  # ends the names of trunks with the arithmetic of Caffe's ResNet
+CAFFE_MEAN = (104.008, 116.669, 122.675)  # BGR, that DeepLab's checkpoints take off pixels from 0 to 255
+# DeepLabV2's own start, trained on COCO's pixel labels; the name holds the beginning of its sha256
+CAFFE_COCO = "http://vllab1.ucmerced.edu/~whung/adv-semi-seg/resnet101COCO-41f33a49.pth"
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Trunk:
     weights: dict[str, str]
     pooled: str | None = None  # a last layer made for global pooling; dense prediction goes without it
     entry: Callable[[int], nn.Module] | None = None  # what images pass first, made for the stride of the last map
+    rounds_up: str | None = None  # a pool that rounds sizes up in dense prediction; BAS and IRN take whole fractions
 
 
 class TinyResNet(nn.Module):
@@ -49,6 +58,35 @@ class TinyResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+class CaffeInput(nn.Module):
+    """What Caffe's networks read: BGR from 0 to 255 without its mean, (B,3,H,W), from images normalised as ImageNet's RGB.
+
+    It is done here and not folded into the first convolution: that one pads with zeros, which are the mean colour, and
+    folded weights would pad with another. So it is exact up to rounding, also after images were resized.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        std, mean = (255 * torch.tensor(values) for values in (STD, MEAN))
+        self.register_buffer("scale", std.flip(0).view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", mean.flip(0).view(3, 1, 1) - torch.tensor(CAFFE_MEAN).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(1) * self.scale + self.shift
+
+
+def _caffe_resnet101() -> nn.Module:
+    """ResNet-101 as its authors published it: a block strides in its first convolution, torchvision's in the second."""
+    network = torchvision.models.resnet101()
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return network
+
+
 _RESNET = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 _MOBILE = tuple(tuple(f"features.{i}" for i in range(start, stop)) for start, stop in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19)))
 TRUNKS: dict[str, Trunk] = {
@@ -64,6 +102,9 @@ TRUNKS: dict[str, Trunk] = {
         _RESNET,
         4,
         {"imagenet": "ResNet101_Weights.IMAGENET1K_V1", "coco": "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1"},
+    ),
+    f"resnet101{CAFFE}": Trunk(
+        _caffe_resnet101, _RESNET, 4, {"coco": CAFFE_COCO}, entry=lambda stride: CaffeInput(), rounds_up="maxpool"
     ),
     "mobilenet_v2": Trunk(
         torchvision.models.mobilenet_v2, _MOBILE, 4, {"imagenet": "MobileNet_V2_Weights.IMAGENET1K_V1"}, "features.18"
@@ -105,6 +146,9 @@ class Backbone(nn.Module):
         self.eval()  # so that no statistic changes while the strides are looked at
         self.channels, self.strides = limit_strides(name, self._stages(), output_stride, dilate)
         self.train()
+        if dilate and trunk.rounds_up is not None:
+            pool: Any = self.get_submodule(trunk.rounds_up)
+            pool.ceil_mode = True
         if trunk.entry is not None:
             self.entry = trunk.entry(self.strides[-1])
             self._cuts = (("entry", *self._cuts[0]), *self._cuts[1:])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from stages.nets import backbones, bas, pretrained
 
@@ -20,11 +21,14 @@ def drawn(make: Callable[[], T], seed: int) -> T:
         return make()
 
 
-def fill_trunk(trunk: backbones.Backbone, weights: str, seed_train: Path) -> pretrained.WeightReport:
+def fill_trunk(
+    trunk: backbones.Backbone, weights: str, seed_train: Path, head: nn.Module | None = None
+) -> pretrained.WeightReport:
     """Fill TRUNK from WEIGHTS: seed (the trunk of the network in the folder SEED_TRAIN), or what `load_weights` takes.
 
-    Raises StageError where there is none or it is of another network.
+    HEAD: the pyramid of a DeepLabV2, filled where a file has one of as many classes. Raises StageError where there are no
+    weights or they are of another network.
     """
     if weights == "seed":
         return pretrained.fill(trunk, bas.trunk_state(seed_train / "network.safetensors"), "seed")
-    return pretrained.load_weights(trunk, weights)
+    return pretrained.load_weights(trunk, weights, head)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import pickle
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 from stages.core.config import TIMM
 from stages.core.errors import StageError
 from stages.core.files import sha256
-from stages.nets.backbones import TRUNKS, Backbone
+from stages.nets import public_names
+from stages.nets.backbones import CAFFE, TRUNKS, Backbone
 
 PUBLISHED = ("imagenet", "coco")
 
@@ -26,31 +29,75 @@ class WeightReport:
     missing: tuple[str, ...]
     unused: tuple[str, ...]
     file: str = ""  # name and sha256 of the published file
+    maker: str = ""  # whose names the file had, where they are not the trunk's own
+    head: str = ""  # what became of the head of a segmentation network in the file, if there was one
 
     def line(self) -> str:
         """One sentence for the log."""
+        maker = f", names of {self.maker}" if self.maker else ""
+        head = f"; {self.head}" if self.head else ""
         return (
-            f"weights {self.source}{self.file and f' ({self.file})'}: {self.loaded} tensors loaded, "
-            f"{len(self.missing)} missing{_some(self.missing)}, {len(self.unused)} unused{_some(self.unused)}"
+            f"weights {self.source}{self.file and f' ({self.file})'}{maker}: {self.loaded} tensors loaded, "
+            f"{len(self.missing)} missing{_some(self.missing)}, {len(self.unused)} unused{_some(self.unused)}{head}"
         )
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as plain values, every name written out."""
+        return asdict(self)
 
 
 def _some(names: tuple[str, ...]) -> str:
     return f" ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else ""
 
 
-def load_weights(backbone: Backbone, source: str) -> WeightReport:
+def load_weights(backbone: Backbone, source: str, head: nn.Module | None = None) -> WeightReport:
     """Fill a trunk from SOURCE: none (stay random), imagenet or coco (fetched by the trunk's maker) or a file.
 
-    "coco" is the trunk of torchvision's DeepLabV3, which was trained on COCO's pixel labels: a result must say so.
-    Files are read weights-only. Raises StageError when the file is missing, unreadable or of another network.
+    "coco" was trained on COCO's pixel labels (torchvision's DeepLabV3, or DeepLabV2's own start): a result must say so.
+    Files are read weights-only, and names of public DeepLab checkpoints are known (`public_names`). HEAD, the pyramid of a
+    DeepLabV2, is filled too where a file has one of as many classes. Raises StageError when the file is missing,
+    unreadable or of another network.
     """
     if source == "none":
         return WeightReport("none", 0, tuple(backbone.state_dict()), ())
-    if source not in PUBLISHED:
-        return fill(backbone, read_state(Path(source)), source)
-    state, file = _published(backbone.name, source)
-    return replace(fill(backbone, state, source), file=f"{file.name}, sha256 {sha256(file)}" if file else "")
+    state, file = (read_state(Path(source)), None) if source not in PUBLISHED else _published(backbone.name, source)
+    found = public_names.recognise(state)
+    _require_arithmetic(backbone.name, found, source)
+    pyramid = {name: tensor for name, tensor in found.tensors.items() if name.startswith(public_names.HEAD)}
+    report = fill(backbone, {name: tensor for name, tensor in found.tensors.items() if name not in pyramid}, source)
+    words, taken = _fill_head(head, pyramid)
+    return replace(
+        report,
+        file=f"{file.name}, sha256 {sha256(file)}" if file else "",
+        maker=found.maker,
+        head=words,
+        loaded=report.loaded + taken,
+        unused=report.unused + (() if taken else tuple(pyramid)),
+    )
+
+
+def _require_arithmetic(name: str, found: public_names.Recognised, source: str) -> None:
+    """Raise StageError where the weights of Caffe's ResNet would go into torchvision's: all names fit, and no number would."""
+    if found.caffe and not name.endswith(CAFFE):
+        raise StageError(
+            f"Weights {source} are of Caffe's ResNet",
+            f"{found.maker} strides in the first convolution of a block, and its pixels are BGR from 0 to 255; {name} does not",
+            f"Set the stage's backbone to resnet101{CAFFE}",
+        )
+
+
+def _fill_head(head: nn.Module | None, pyramid: dict[str, Tensor]) -> tuple[str, int]:
+    """Fill HEAD where the PYRAMID of a file fits; returns what was done in words, and the number of tensors."""
+    classes = next((len(tensor) for tensor in pyramid.values()), 0)
+    if head is None or not classes:
+        return "", 0
+    state = {name.removeprefix(public_names.HEAD): tensor for name, tensor in pyramid.items()}
+    own = head.state_dict()
+    if {key: tensor.shape for key, tensor in state.items()} != {key: tensor.shape for key, tensor in own.items()}:
+        wanted = next(len(tensor) for tensor in own.values())
+        return f"its head of {classes} classes is not taken, {wanted} are wanted", 0
+    head.load_state_dict(state)
+    return f"its head of {classes} classes is taken, which masks of somebody's taught it", len(state)
 
 
 def _published(name: str, source: str) -> tuple[dict[str, Tensor], Path | None]:
@@ -65,12 +112,19 @@ def _published(name: str, source: str) -> tuple[dict[str, Tensor], Path | None]:
             f"No {source} weights for backbone '{name}'", "none are published", "Set weights=none or give --weights FILE"
         )
     try:
-        published = torchvision.models.get_weight(weights)
-        state = published.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise StageError(f"Cannot fetch torchvision's {weights}", str(error), "Give a local file with --weights FILE") from error
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
-    return {key.removeprefix("backbone."): value for key, value in state.items()}, file
+        state, file = _fetch(weights)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise StageError(f"Cannot fetch weights {weights}", str(error), "Give a local file with --weights FILE") from error
+    return state, Path(torch.hub.get_dir()) / "checkpoints" / file
+
+
+def _fetch(weights: str) -> tuple[dict[str, Tensor], str]:
+    """What torchvision calls WEIGHTS, or an address whose last part holds the beginning of the file's sha256."""
+    if weights.startswith("http"):
+        state = torch.hub.load_state_dict_from_url(weights, map_location="cpu", check_hash=True, weights_only=True)
+        return state, Path(weights).name
+    published = torchvision.models.get_weight(weights)
+    return published.get_state_dict(progress=True, check_hash=True), Path(published.url).name
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stages.core import curves
+from stages.core.files import read_json, write_json
 from stages.core.recipe import Recipe
 from stages.core.stage import Context, Outputs
 from stages.data.images import Array
@@ -18,7 +19,8 @@ from stages.nets.initial import fill_trunk
 from stages.nets.mmseg import network, optim, runner, state
 from stages.nets.mmseg.pairs import Limits, Pair
 from stages.nets.mmseg.pairs import limits as limits_of
-from stages.nets.pretrained import WeightReport
+
+INITIAL = "initial.json"  # what the initial weights filled, when the training began
 
 
 def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
@@ -30,7 +32,6 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
     limits = limits_of(pairs, recipe.void, ctx) if recipe.void else None
     present = [pair.sample.labels for pair in pairs]
     weights = noise.repeat_factors(present, recipe.repeat_below) if recipe.repeat_below else None
-    reports: list[WeightReport] = []
     start = state.kept_step(ctx.out)
     with ctx.track("training", recipe.steps, start) as meter, curves.Curves(ctx.out, start) as kept:
 
@@ -39,10 +40,12 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
             meter.advance(step - kept.shown, **values)
             kept.shown = step
 
-        def initialise(trunk: nn.Module) -> None:
+        def initialise(net: nn.Module) -> None:
+            trunk, head = net.get_submodule("backbone"), net.get_submodule("decode_head")
             assert isinstance(trunk, Backbone)
-            reports.append(fill_trunk(trunk, recipe.weights, ctx.input("seed_train")))
-            ctx.log.info(reports[0].line())
+            report = fill_trunk(trunk, recipe.weights, ctx.input("seed_train"), getattr(head, "aspp", None))
+            ctx.log.info(report.line())
+            write_json(ctx.out / INITIAL, {"loaded": report.line(), "initial": report.facts()})
 
         def read(item: int) -> tuple[Array, Array]:
             return pairs[item].read(limits)
@@ -52,8 +55,7 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
     last = curves.read(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
     notes = _notes(recipe, present, limits, ctx.dataset.classes)
-    if reports:
-        notes["loaded"] = reports[0].line()
+    notes |= read_json(ctx.out / INITIAL) or {}
     return Outputs([Path(runner.CHECKPOINT), curves.plot(ctx.out)], metrics, notes=notes)
 
 

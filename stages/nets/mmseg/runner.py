@@ -115,12 +115,12 @@ def train(
     work_dir: Path,
     place: Placement,
     on_step: hooks.OnStep,
-    initialise: Callable[[nn.Module], object] = lambda trunk: None,
+    initialise: Callable[[nn.Module], object] = lambda net: None,
     weights: Sequence[float] | None = None,
 ) -> Path:
     """Train on ITEMS pairs, where READ(i) gives image (H,W,3) uint8 RGB and mask (H,W) uint8 (255 = void).
 
-    INITIALISE fills the trunk of a new network with its first weights; WEIGHTS say how often each pair is seen. Goes on
+    INITIALISE fills a new network with its first weights; WEIGHTS say how often each pair is seen. Goes on
     from the state in WORK_DIR if there is one. Returns the path of the checkpoint. Raises StageError on impossible
     settings, divergence, and a full GPU.
     """
@@ -131,7 +131,7 @@ def train(
     torch.manual_seed(settings.seed)
     net = network.make(settings.network)
     if kept is None:
-        initialise(net.backbone)
+        initialise(net)
     dataset = PairDataset(
         items,
         read,
