@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from bas_cli import console
+from stages.core import exhaustion
 from stages.core.errors import StageError
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports only this child of it
@@ -25,11 +26,11 @@ def guarded(app: typer.Typer) -> int:
         console.error(str(fault))
         return 2
     except OSError as fault:
-        return _disk_fault(fault)
+        return _no_memory(fault) or _disk_fault(fault)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as fault:
-        return _our_fault(fault)
+        return _no_memory(fault) or _our_fault(fault)
 
 
 def _bad_usage(fault: Any) -> int:
@@ -65,6 +66,15 @@ def _disk_fault(fault: OSError) -> int:
     if advice is None:
         return _our_fault(fault)
     console.error(f"Cannot use {fault.filename or 'the disk'}: {fault.strerror}. {advice}.")
+    return 2
+
+
+def _no_memory(fault: Exception) -> int:
+    """A lack of memory outside any stage; 0 where the fault is another."""
+    reason = exhaustion.why(fault)
+    if reason is None:
+        return 0
+    console.error(f"Out of memory: {reason}. {exhaustion.TODO}.")
     return 2
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NEEDS = ()
 SHARED = ()
 READS = ("train",)
+MEMORY = "Lower cam_train.batch or cam_train.crop"
 
 
 class Config(Section):

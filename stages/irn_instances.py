@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NEEDS = ("seed_infer", "irn_train")
 SHARED = ("refine.seed", "refine.power")
 READS = ("train",)
+MEMORY = "Set runtime.device=cpu, or make the largest photographs smaller"
 SHOWN = 10  # images on the contact sheet
 
 

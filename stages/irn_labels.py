@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NEEDS = ("seed_infer",)
 SHARED = ("refine.seed",)
 READS = ("train",)
+MEMORY = "Lower runtime.workers: every process of the CRF takes memory of its own"
 SHOWN = 10  # images on the contact sheet
 
 

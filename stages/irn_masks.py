@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NEEDS = ("seed_infer", "irn_train")
 SHARED = ("refine.seed", "refine.power")
 READS = ("train", "score")
+MEMORY = "Set runtime.device=cpu, where photographs walk one at a time, and runtime.workers=1 where the CRF is on"
 SHOWN = 10  # images on the contact sheet
 CONFIDENCE, CONFIDENT = "confidence.json", "confidence"  # of all images, and the name of the note in each one's picture
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NEEDS = ("seed_train", "irn_labels")
 SHARED = ()
 READS = ("train",)
+MEMORY = "Lower irn_train.batch or irn_train.crop"
 SHOWN = 10  # images on the contact sheet
 
 

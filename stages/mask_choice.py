@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NEEDS = ("seed_train", "seed_infer", "irn_masks")
 SHARED = ("refine.keep", "refine.seed")
 READS = ("train", "score")
+MEMORY = "Lower mask_choice.judge_scale or runtime.workers"
 SIGNS = "signs.json"
 
 

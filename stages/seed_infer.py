@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NEEDS = ("seed_train",)
 SHARED = ()
 READS = ("train", "score")
+MEMORY = "Leave the largest of seed_infer.scales out, or lower seed_infer.thresholds"
 SHOWN = 10  # images on the contact sheet
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NEEDS = ()
 SHARED = ()
 READS = ("train",)
+MEMORY = "Lower seed_train.batch, or seed_train.resize and seed_train.crop"
 
 
 class Config(Section):

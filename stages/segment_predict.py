@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NEEDS = ("segment_train",)
 SHARED = ()
 READS = ("val",)
+MEMORY = "Lower segment_predict.tile, leave the largest of segment_predict.scales out, or lower runtime.workers for the CRF"
 NAMES = {"segment_train": "network", "segment_retrain": "retrained"}  # of the networks, in the keys of scores
 SHOWN = 10  # images on the contact sheet
 SCRATCH = "logits"  # kept between the network and the CRF, removed when the stage is done

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NEEDS = ("mask_choice",)
 SHARED = ()
 READS = ("train",)
+MEMORY = "Raise segment_train.accumulate (the same batch in more passes), or lower segment_train.batch or segment_train.crop"
 
 
 class Config(Recipe):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import segment_predict
+from stages.core import exhaustion
 from stages.core import stage as contract
 from stages.core.config import validate
 from stages.core.errors import StageError
@@ -118,15 +119,21 @@ class Predictor:
     def __call__(self, image: Path | str | Array, present: Collection[str] | None = None) -> Prediction:
         """Predict one photograph: a file, or (H,W,3) uint8 RGB. PRESENT: its image-level labels, where they are known.
 
-        Raises StageError on an unreadable file and on a label that is no class of the network.
+        Raises StageError on an unreadable file, on a label that is no class of the network and where memory runs out.
         """
+        from stages.data.images import read_image
+
+        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
+        with exhaustion.told("Prediction", segment_predict.MEMORY):
+            return self._predict(pixels, present)
+
+    def _predict(self, pixels: Array, present: Collection[str] | None) -> Prediction:
+        """The same of pixels alone."""
         import torch
 
-        from stages.data.images import read_image
         from stages.formulas import crf
         from stages.formulas.segmentation import labels_at, resize_logits
 
-        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
         logits = self._look(pixels)
         if present is not None:
             absent = torch.tensor(self._absent(present), dtype=torch.long, device=logits.device)

@@ -1,7 +1,7 @@
 """The contract of a stage: check inputs → fresh? return → run → write the manifest last.
 
 A stage module has NEEDS (earlier stages), SHARED (sections, or settings of them as `refine.seed`, that it reads beside
-its own), READS (splits of the dataset),
+its own), READS (splits of the dataset), MEMORY (if it trains or infers: the settings to change where memory runs out),
 `Config` and `run(config, ctx) -> Outputs`. Here is the rest, the same for all. A present manifest means a complete
 stage; freshness is by content: configuration, input manifests, images and labels, initial weights.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stages.core import clock
+from stages.core import clock, exhaustion
 from stages.core.config import Section
 from stages.core.errors import StageError
 from stages.core.files import TEMPORARY, HashCache, read_json, write_json
@@ -209,7 +209,8 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
     write_json(ctx.out / STARTED, wanted)
     ctx.runtime.reset_peak()
     try:
-        outputs = stage.run(config, ctx)
+        with exhaustion.told(ctx.name, getattr(stage, "MEMORY", exhaustion.TODO)):
+            outputs = stage.run(config, ctx)
     finally:
         spent = clock.stop(ctx.out)
     names = [str(file) for file in sorted(Path(file) for file in outputs.files)]

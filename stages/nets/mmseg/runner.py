@@ -122,7 +122,7 @@ def train(
 
     INITIALISE fills a new network with its first weights; WEIGHTS say how often each pair is seen. Goes on
     from the state in WORK_DIR if there is one. Returns the path of the checkpoint. Raises StageError on impossible
-    settings, divergence, and a full GPU.
+    settings and divergence.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     _check(settings, items, world)
@@ -143,14 +143,7 @@ def train(
     passes = settings.steps * settings.accumulate
     sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world, weights)
     runner = _runner(settings, net, dataset, sampler, kept, work_dir, place, on_step)
-    try:
-        runner.train()
-    except torch.cuda.OutOfMemoryError as error:
-        raise StageError(
-            "The GPU's memory is full",
-            str(error).split(". ")[0],
-            "Raise segment_train.accumulate, or lower batch or crop",
-        ) from error
+    runner.train()
     checkpoint = work_dir / CHECKPOINT
     if is_main_process():
         network.save(checkpoint, hooks.bare(runner.model), settings.network, {"steps": settings.steps})
