@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import ablation, analyse, cache, data, data_check, exchange, masks, pipeline, prediction, results
+from bas_cli.commands import ablation, analyse, cache, data, data_check, exchange, masks, pipeline, prediction, results, submission
 from stages import __version__
 from stages.core import interrupt
 
@@ -23,6 +23,7 @@ segment = typer.Typer(no_args_is_help=True, help="The segmentation network.")
 corrected = typer.Typer(no_args_is_help=True, help="Pseudo masks to an editor and back, corrected by hand.")
 kept = typer.Typer(no_args_is_help=True, help="What a run keeps on disk.")
 datasets = typer.Typer(no_args_is_help=True, help="Datasets themselves.")
+server = typer.Typer(no_args_is_help=True, help="Predictions as evaluation servers take them.")
 looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond its scores.")
 
 app.command("run", help=pipeline.RUN)(pipeline.run)
@@ -50,11 +51,13 @@ datasets.command("check")(data_check.check)
 app.add_typer(segment, name="segment")
 segment.command("train")(pipeline.of_stages("segment_train"))
 segment.command("retrain")(pipeline.of_stages("self_masks", "segment_retrain"))
-segment.command("predict")(pipeline.of_stages("segment_predict"))
+segment.command("predict")(pipeline.predict)
 app.add_typer(kept, name="cache")
 kept.command("list")(cache.listing)
 kept.command("verify")(cache.verify)
 kept.command("gc")(cache.collect)
+app.add_typer(server, name="submit")
+server.command("voc")(submission.voc)
 app.add_typer(looks, name="analyse")
 looks.command("size")(analyse.size)
 looks.command("activation")(analyse.activation)

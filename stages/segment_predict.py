@@ -1,8 +1,10 @@
-"""segment_predict — DeepLabV2 → predictions on the validation split, with and without dense CRF (BAS, section 5.1)."""
+"""segment_predict — DeepLabV2 → predictions, with and without dense CRF (BAS, section 5.1).
+
+Of the validation split, or of another list of the dataset's that the stage was asked for (`segment_predict@test`).
+"""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,6 @@ READS = ("val",)
 MEMORY = "Lower segment_predict.tile, leave the largest of segment_predict.scales out, or lower runtime.workers for the CRF"
 NAMES = {"segment_train": "network", "segment_retrain": "retrained"}  # of the networks, in the keys of scores
 SHOWN = 10  # images on the contact sheet
-SCRATCH = "logits"  # kept between the network and the CRF, removed when the stage is done
 
 
 class Config(Section):
@@ -53,14 +54,22 @@ def more_needs(config: Config) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """An image that the network has seen, on its way to the CRF: its logits (C,h,w) in half precision."""
+
+    sample: Sample
+    logits: Any
+
+
+@dataclass(frozen=True)
 class Refine:
     """What a worker process needs to refine one prediction beside its image."""
 
     config: Config
     folder: Path
 
-    def __call__(self, sample: Sample) -> None:
-        """Stored logits → probabilities at the image's size → dense CRF → index PNG."""
+    def __call__(self, seen: Seen) -> None:
+        """Logits → probabilities at the image's size → dense CRF → index PNG."""
         import torch
 
         from stages.core.files import write_atomic
@@ -68,12 +77,12 @@ class Refine:
         from stages.formulas import crf
         from stages.formulas.segmentation import resize_logits
 
-        image = read_image(sample.image)
-        logits = resize_logits(torch.from_numpy(read_logits(self.folder, sample.id))[None], image.shape[:2])
+        image = read_image(seen.sample.image)
+        logits = resize_logits(torch.from_numpy(seen.logits)[None].float(), image.shape[:2])
         kernels = crf.Kernels.of(self.config, self.config.crf_iterations)
         posterior = crf.refine_probabilities(image, logits[0].softmax(0).numpy(), kernels)
         labels = posterior.argmax(0).astype("uint8")
-        write_atomic(prediction_path(self.folder, "crf", sample.id), lambda temporary: write_mask(temporary, labels))
+        write_atomic(prediction_path(self.folder, "crf", seen.sample.id), lambda temporary: write_mask(temporary, labels))
 
 
 def run(config: Config, ctx: Context) -> Outputs:
@@ -82,23 +91,24 @@ def run(config: Config, ctx: Context) -> Outputs:
     from stages.data import memory
     from stages.nets.mmseg import network, runner
 
-    samples, kinds = ctx.dataset.split("val"), _kinds(config)
+    samples, made = ctx.dataset.split(ctx.asked or READS[0]), kinds(config)
     net = network.load(ctx.input(config.trained_by) / runner.CHECKPOINT, ctx.runtime.fabric.device)
-    sharding.each(samples, lambda s: _reached(config, ctx.out, s.id), lambda s: _predict(net, s, config, ctx), "predictions", ctx)
+    missing, look = partial(_missing, made, ctx.out), partial(_look, net, config, ctx)
     if config.crf:
         preload = ["stages.data.images", "stages.formulas.crf", "stages.formulas.segmentation", __name__]
-        refine = Refine(config, ctx.out)
         size = partial(memory.of_full_crf, classes=len(ctx.dataset.classes))
-        processes.each(samples, lambda s: prediction_path(ctx.out, "crf", s.id), refine, "dense CRF", ctx, preload, size)
+        processes.stream(samples, missing, look, Refine(config, ctx.out), "predictions", ctx, preload, size)
+    else:
+        sharding.each(samples, missing, look, "predictions", ctx)
     scores = score(config, ctx)
-    _sheet(kinds, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
-    shutil.rmtree(ctx.out / SCRATCH, ignore_errors=True)
-    files = [prediction_path(Path(), kind, sample.id) for kind in kinds for sample in samples]
+    _sheet(made, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    files = [prediction_path(Path(), kind, sample.id) for kind in made for sample in samples]
     notes = {"images": len(samples), "scales": list(config.scales), "flip": config.flip}
     return Outputs([*files, Path("predictions.png")], scores.metrics, scores.classes, notes)
 
 
-def _kinds(config: Config) -> tuple[str, ...]:
+def kinds(config: Config) -> tuple[str, ...]:
+    """The kinds of predictions that there are of an image."""
     return ("plain", "crf") if config.crf else ("plain",)
 
 
@@ -107,30 +117,14 @@ def prediction_path(folder: Path, kind: str, image_id: str) -> Path:
     return folder / kind / f"{image_id}.png"
 
 
-def logits_path(folder: Path, image_id: str) -> Path:
-    """Where the logits of an image wait for the CRF."""
-    return folder / SCRATCH / f"{image_id}.npy"
+def _missing(kinds: tuple[str, ...], folder: Path, sample: Sample) -> Path:
+    """The first prediction of an image that is not there; the last one where all are."""
+    paths = [prediction_path(folder, kind, sample.id) for kind in kinds]
+    return next((path for path in paths if not path.exists()), paths[-1])
 
 
-def _reached(config: Config, folder: Path, image_id: str) -> Path:
-    """The file that shows that the network has seen an image; logits go once the CRF has used all of them."""
-    refined = prediction_path(folder, "crf", image_id)
-    if not config.crf:
-        return prediction_path(folder, "plain", image_id)
-    return refined if refined.exists() else logits_path(folder, image_id)
-
-
-def read_logits(folder: Path, image_id: str) -> Any:
-    """The stored logits (C,h,w) of an image, float32."""
-    import numpy as np
-
-    return np.load(logits_path(folder, image_id), allow_pickle=False).astype(np.float32)
-
-
-def _predict(net: Any, sample: Sample, config: Config, ctx: Context) -> None:
-    """Logits of one image: their argmax at its size as an index PNG, then, for the CRF, themselves."""
-    import numpy as np
-
+def _look(net: Any, config: Config, ctx: Context, sample: Sample) -> Seen:
+    """Logits of one image; their argmax at its size is its plain prediction, an index PNG."""
     from stages.core.files import write_atomic
     from stages.data.images import read_image, write_mask
     from stages.formulas.segmentation import labels_at
@@ -141,9 +135,7 @@ def _predict(net: Any, sample: Sample, config: Config, ctx: Context) -> None:
         logits = network.tiled_logits(net, image, config.scales, config.flip, config.tile)
     labels = labels_at(logits, image.shape[:2]).cpu().numpy()
     write_atomic(prediction_path(ctx.out, "plain", sample.id), lambda temporary: write_mask(temporary, labels))
-    if config.crf:
-        stored = logits.half().cpu().numpy()
-        write_atomic(logits_path(ctx.out, sample.id), lambda temporary: np.save(temporary, stored))
+    return Seen(sample, logits.half().cpu().numpy())
 
 
 def score(config: Config, ctx: Context) -> Scores:
@@ -154,18 +146,18 @@ def score(config: Config, ctx: Context) -> Scores:
     from stages.data.images import read_mask
     from stages.formulas import metrics
 
-    scores, kinds = scoring.Scores(), _kinds(config)
-    pairs = scoring.with_truth(ctx.dataset, "val", ctx.log)
+    scores, made, role = scoring.Scores(), kinds(config), ctx.asked or READS[0]
+    pairs = scoring.with_truth(ctx.dataset, role, ctx.log)
     if pairs is None:
         return scores
     count = len(ctx.dataset.classes) + 1
-    with ctx.track("scoring predictions", len(kinds) * len(pairs)) as meter:
-        for kind in kinds:
+    with ctx.track("scoring predictions", len(made) * len(pairs)) as meter:
+        for kind in made:
             matrix = np.zeros((count, count), dtype=np.int64)
             for sample, truth in pairs:
                 matrix += metrics.confusion(truth, read_mask(prediction_path(ctx.out, kind, sample.id)), count)
                 meter.advance()
-            scores.add(f"val/{NAMES[config.trained_by]}/{kind}", matrix, ctx.dataset.classes, ctx.shared["eval"].subset or {})
+            scores.add(f"{role}/{NAMES[config.trained_by]}/{kind}", matrix, ctx.dataset.classes, ctx.shared["eval"].subset or {})
     return scores
 
 

@@ -14,7 +14,7 @@ import torch
 from conftest import Counter, random_seed_network, stage_context
 
 from stages import segment_predict, segment_retrain, segment_train, self_masks
-from stages.core import curves
+from stages.core import curves, lists
 from stages.core.config import validate
 from stages.core.errors import StageError
 from stages.core.files import write_json
@@ -227,3 +227,18 @@ def test_settings_are_strict() -> None:
         validate(segment_train.Config, {"loss": "focal"}, "segment_train")
     with pytest.raises(StageError, match="Did you mean 'crop'"):
         validate(segment_train.Config, {"crops": 3}, "segment_train")
+
+
+def test_another_list_has_a_folder_of_its_own_and_is_scored_where_it_can_be(trained: Path, folder: Path) -> None:
+    shutil.copytree(trained / "segment_train", folder / "segment_train")
+    ctx = context(folder, "segment_predict@few")
+    (ctx.dataset.root / "ImageSets/Segmentation/few.txt").write_text("\n".join(s.id for s in ctx.dataset.split("train")[:2]))
+    config = segment_predict.Config(crf=False, flip=False, scales=(1.0,))
+    outputs = segment_predict.run(config, ctx)
+    assert sorted(str(path) for path in (folder / "segment_predict@few").rglob("*.png")) == sorted(
+        str(ctx.out / file) for file in outputs.files
+    )
+    assert {key.rpartition("/")[0] for key in outputs.metrics} == {"few/network/plain"} and not (
+        folder / "segment_predict"
+    ).exists()
+    assert lists.read_by(segment_predict, ctx.name) == ("few",) and lists.read_by(segment_predict, "segment_predict") == ("val",)

@@ -76,7 +76,7 @@ class Case:
     @property
     def wanted(self) -> dict[str, Any]:
         sections = {"capitals": self.config, "runtime": self.runtime}
-        return stage.fingerprint(self.module, sections, self.data, self.run_dir, self.hashes)
+        return stage.fingerprint(self.module, sections, self.data, self.run_dir, self.hashes, self.module.READS)
 
     @property
     def state(self) -> tuple[str, str]:

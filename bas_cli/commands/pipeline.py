@@ -12,6 +12,7 @@ from bas_cli import console, numbers, options, progress
 from bas_cli.commands.results import show_status
 from bas_cli.options import Manner, Request
 from stages import EXTRAS, PIPELINE
+from stages.core import lists
 from stages.core.errors import StageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from stages.actions.states import Report
 
 FIRST, *_, LAST = PIPELINE
+PREDICT = "segment_predict"
 RUN = f"""Run every stage in order; what is fresh is kept.
 
 DATASET is demo (generated), or with --data DIR voc, voc_coco_init, coco, voc_small or voc_small_ablation, or a YAML file;
@@ -26,6 +28,10 @@ left out: that of the run.
 
 Stages: {", ".join(PIPELINE)}."""
 First = Annotated[str, typer.Option("--from", help="First stage.")]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="Another list of images than val, with true masks or without, e.g. test.", show_default=False),
+]
 Until = Annotated[str, typer.Option("--until", help="Last stage.")]
 
 
@@ -44,6 +50,12 @@ def of_stages(*names: str) -> Callable[..., None]:
 
     command.__doc__ = "; ".join((PIPELINE | EXTRAS)[name] for name in names) + "."
     return command
+
+
+@options.shared
+def predict(request: Request, manner: Manner, split: Split = None) -> None:
+    """DeepLabV2 → predictions on the validation split, or on another list, in a folder of its own (segment_predict@LIST)."""
+    perform(request, manner, [PREDICT if split is None else lists.on(PREDICT, split)])
 
 
 def between(first: str, until: str) -> list[str]:
@@ -65,6 +77,7 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
     """Run stages in order and show what was done."""
     run = options.open_run(request, names)
     run.reporter = progress.reporter(manner.quiet)
+    names = [run.canonical(name) for name in names]
     run.check(names)
     if manner.dry_run:
         show_plan(run, names, manner)

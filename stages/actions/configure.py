@@ -11,6 +11,7 @@ from typing import Any, Literal
 import configs
 from stages import EXTRAS, PIPELINE
 from stages.core import config as configuration
+from stages.core import lists
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import Field, S, Section
@@ -48,8 +49,8 @@ SHARED: dict[str, type[Section]] = {
 
 
 def stage_module(name: str) -> ModuleType:
-    """The module of a stage; importing it does not import torch."""
-    return importlib.import_module(f"stages.{name}")
+    """The module of a stage, on whatever list of images; importing it does not import torch."""
+    return importlib.import_module(f"stages.{lists.stage_of(name)}")
 
 
 def sections() -> dict[str, type[Section]]:
@@ -62,7 +63,7 @@ def plan(resolved: Mapping[str, Section], names: Sequence[str]) -> list[str]:
     planned: list[str] = []
 
     def add(name: str) -> None:
-        for need in contract.needs(stage_module(name), resolved[name]):
+        for need in contract.needs(stage_module(name), resolved[lists.stage_of(name)]):
             if need in EXTRAS:
                 add(need)
         if name not in planned:

@@ -38,8 +38,8 @@ TRUNKS = {
 OTHER = TRUNKS["resnet50"]
 # MB: of a process with torch, of one that runs the CRF; of activations a pixel, kept for the backward pass or not.
 PROCESS, WORKER, KEPT, PASSING = 600.0, 350.0, 1.7e-3, 2.7e-3
-# MB on disk a pixel of an image: a seed's maps (a class and pixel seen), labels, masks, walked maps, waiting logits (a class).
-SEED, LABEL, MASK, WALKED, LOGIT, CONFIDENCE = 1.1e-8, 4.9e-8, 2.2e-8, 1.8e-7, 3.1e-8, 2.5e-8
+# MB on disk a pixel of an image: a seed's maps (a class and pixel seen), labels, masks, walked maps, confidence.
+SEED, LABEL, MASK, WALKED, CONFIDENCE = 1.1e-8, 4.9e-8, 2.2e-8, 1.8e-7, 2.5e-8
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _segment_predict(sections: Mapping[str, Any], data: Facts, machine: Machine)
     if not config.crf:
         return Cost(seconds, memory, disk)
     seconds += _crf(images, data, labels, config.crf_iterations, machine)
-    return Cost(seconds, memory + machine.workers * WORKER, 2 * disk + images * data.pixels * labels * LOGIT)
+    return Cost(seconds, memory + machine.workers * WORKER, 2 * disk)
 
 
 def _self_masks(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:

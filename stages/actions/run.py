@@ -11,6 +11,7 @@ from stages import EXTRAS, PIPELINE
 from stages.actions import check as checks
 from stages.actions.configure import EvalConfig, RefineConfig, plan, saved, stage_module
 from stages.actions.states import LOCK, Report, Still, at_work
+from stages.core import lists
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import S, Section
@@ -42,6 +43,21 @@ class Run:
         section = self.sections[name]
         assert isinstance(section, kind)
         return section
+
+    def section(self, name: str) -> Any:
+        """The settings of a stage, on whatever list of images."""
+        return self.sections[lists.stage_of(name)]
+
+    def canonical(self, name: str) -> str:
+        """NAME without its list where that is the one which is read anyway. Raises StageError on what cannot be a list."""
+        asked = lists.list_of(name)
+        if asked is None or asked == "val" or asked == self._section("data", datasets.Config).val:
+            return lists.stage_of(name)
+        if Path(asked).name != asked or asked.startswith("."):
+            raise StageError(
+                f"Bad list '{asked}'", "the name of a list is no path", "Give the name of one of the dataset's lists"
+            )
+        return name
 
     @property
     def recipe(self) -> datasets.Generated | None:
@@ -77,15 +93,15 @@ class Run:
         Writes nothing, so demo's images are left for later.
         """
         names = plan(self.sections, names)
-        checks.stages(self.sections, names, self.folder)
+        checks.stages(self.sections, [lists.stage_of(name) for name in names], self.folder)
         if self.recipe is None:
-            for role in dict.fromkeys(role for name in names for role in stage_module(name).READS):
+            for role in dict.fromkeys(role for name in names for role in lists.read_by(stage_module(name), name)):
                 self.dataset.split(role)
             checks.leak(self.sections, names, self.dataset.classes)
 
     def rehearse(self, names: Sequence[str]) -> None:
         """Raise StageError where the device, a trunk or initial weights that the stages NAMES are to use cannot be used."""
-        checks.rehearse(self.sections, names, self.runtime)
+        checks.rehearse(self.sections, [lists.stage_of(name) for name in names], self.runtime)
 
     def begin(self) -> logging.Logger:
         """Make the folder, hold it, keep the configuration in it and open the log.
@@ -136,7 +152,9 @@ class Run:
         if contract.brought(name):
             split = {"train": (still or self.dataset).digest("train", self.hashes)}
             return {**contract.begun_with(self.folder / name), "data": split}
-        return contract.fingerprint(stage_module(name), self.sections, still or self.dataset, self.folder, self.hashes)
+        stage = stage_module(name)
+        reads = lists.read_by(stage, name)
+        return contract.fingerprint(stage, self.sections, still or self.dataset, self.folder, self.hashes, reads)
 
     def report(self, name: str, still: Still | None = None) -> Report:
         """State, reason, metrics and outputs of one stage."""
@@ -153,16 +171,17 @@ class Run:
         return ("", "") if self._hold is not None else at_work(self.folder)
 
     def stages(self) -> list[str]:
-        """The pipeline with the extra stages that its settings call for, then those that were made all the same."""
+        """The pipeline with the extra stages that its settings call for, then those, and other lists, made all the same."""
         planned = plan(self.sections, list(PIPELINE))
-        return planned + [name for name in EXTRAS if name not in planned and contract.begun_with(self.folder / name)]
+        others = sorted(path.name for path in self.folder.glob(f"*{lists.MARK}*"))
+        return planned + [name for name in (*EXTRAS, *others) if name not in planned and contract.begun_with(self.folder / name)]
 
     def reports(self, still: Still | None = None) -> list[Report]:
         """The state of every import and stage; a stage whose input is stale or missing is at best stale itself."""
         rows: list[Report] = []
         behind: dict[str, str] = {}
         still = still or Still(lambda: self.dataset)
-        needs = {name: contract.needs(stage_module(name), self.sections[name]) for name in self.stages()}
+        needs = {name: contract.needs(stage_module(name), self.section(name)) for name in self.stages()}
         imports = {need: () for names in needs.values() for need in names if contract.brought(need)}
         for name, needed in (imports | needs).items():
             row = self._row(name, still)
@@ -202,10 +221,10 @@ class Run:
             if untried:
                 self.rehearse(planned[planned.index(name) :])
                 untried = False
-            contract.require_inputs(stage_module(name), self.sections[name], self.folder)  # before the demo is generated
+            contract.require_inputs(stage_module(name), self.section(name), self.folder)  # before the demo is generated
             self._warn(name, rows, log)
             log.info(self.runtime.describe())
-            contract.execute(stage_module(name), self.sections[name], self.context(name, reporter, log), self.wanted(name), anew)
+            contract.execute(stage_module(name), self.section(name), self.context(name, reporter, log), self.wanted(name), anew)
             still = Still(lambda: self.dataset)  # images may have changed while the stage ran
             rows = self._rows(still)
             yield self.report(name, still), True
@@ -222,7 +241,7 @@ class Run:
         warnings = []
         if unlabelled:
             warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
-        for need in contract.needs(stage_module(name), self.sections[name]):
+        for need in contract.needs(stage_module(name), self.section(name)):
             if need in rows and rows[need].state == "stale":
                 command = contract.brought(need)
                 remedy = f"Run `bas {command}` again" if command else "`bas run` makes both anew"
@@ -235,4 +254,4 @@ class Run:
         stage = stage_module(name)
         if not hasattr(stage, "score"):
             return None
-        return stage.score(self.sections[name], self.context(name, reporter, open_log(self.folder)))
+        return stage.score(self.section(name), self.context(name, reporter, open_log(self.folder)))

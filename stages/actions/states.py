@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import EXTRAS, PIPELINE
-from stages.core import clock
+from stages.core import clock, lists
 from stages.core.files import HashCache, held
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Still:
 
 def at_work(folder: Path) -> tuple[str, str]:
     """The stage that another process works at in a run's FOLDER and since when, in words; two empty words where none does."""
-    begun = {name: clock.since(folder / name) or 0.0 for name in (*PIPELINE, *EXTRAS)}
+    others = (path.name for path in folder.glob(f"*{lists.MARK}*"))
+    begun = {name: clock.since(folder / name) or 0.0 for name in (*PIPELINE, *EXTRAS, *others)}
     name = max(begun, key=lambda name: begun[name])
     if not begun[name] or not held(folder / LOCK):
         return "", ""

@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from stages.core import interrupt
 from stages.core.errors import StageError
 from stages.core.sharding import pending
 
@@ -40,6 +42,28 @@ def each(
     PRELOAD: modules that workers share from the start instead of importing them one by one. SIZE: bytes of memory that
     WORK takes for an item; where the largest does not fit once a core, there are fewer workers.
     """
+    stream(items, target, _itself, work, label, ctx, preload, size)
+
+
+def _itself(item: T) -> T:
+    return item
+
+
+def stream(
+    items: Sequence[T],
+    target: Callable[[T], Path],
+    first: Callable[[T], R],
+    work: Callable[[R], object],
+    label: str,
+    ctx: Context,
+    preload: Sequence[str],
+    size: Callable[[T], int],
+) -> None:
+    """As `each`, but WORK is done on what FIRST made of an item, here and in order; no more than QUEUED a worker wait for it.
+
+    On a GPU both go on side by side. On a CPU they take turns, as many items at a time: side by side, the threads of
+    arithmetic here and the workers would fight for the same cores.
+    """
     fabric = ctx.runtime.fabric
     todo = pending(items, target)[fabric.global_rank :: fabric.world_size]
     workers = min(ctx.runtime.workers, len(todo))
@@ -47,21 +71,36 @@ def each(
         largest = WORKER + max(size(item) for item in todo)
         workers = min(ctx.runtime.workers_of(largest), len(todo))
         ctx.log.info("%s: %d processes of up to %d MB", label, workers, largest >> 20)
+    begun = _heard(map(first, todo))
+    turns = first is not _itself and ctx.runtime.device.type == "cpu"
     with ctx.track(label, len(items), len(items) - len(todo)) as meter:
-        for _ in in_pool(todo, work, workers, preload) if workers > 1 else map(work, todo):
+        for _ in in_pool(begun, work, workers, preload, turns) if workers > 1 else map(work, begun):
             meter.advance()
     fabric.barrier()
 
 
-def in_pool(items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str]) -> Iterator[R]:
-    """Yield what WORK returns for each item, as they are finished, whatever their order. The first failure ends the rest."""
+def _heard(items: Iterator[T]) -> Iterator[T]:
+    """ITEMS, with an ear for interrupts between them."""
+    for item in items:
+        interrupt.check()
+        yield item
+
+
+def in_pool(
+    items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str], turns: bool = False
+) -> Iterator[R]:
+    """Yield what WORK returns for each item, as they are finished, whatever their order. The first failure ends the rest.
+
+    ITEMS are asked for only when fewer than QUEUED a worker wait; with TURNS, only when none is left, and then as many.
+    """
+    source, ahead = iter(items), QUEUED * workers
     with ProcessPoolExecutor(workers, _method(preload), _start_worker) as pool:
         try:
             waiting: set[Future[R | _Failure]] = set()
-            for item in items:
-                waiting.add(pool.submit(_attempt, work, item))
-                if len(waiting) >= QUEUED * workers:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            while batch := list(islice(source, ahead if turns else 1)):
+                waiting |= {pool.submit(_attempt, work, item) for item in batch}
+                if len(waiting) >= ahead:
+                    done, waiting = wait(waiting, return_when=ALL_COMPLETED if turns else FIRST_COMPLETED)
                     yield from map(_result, done)
             yield from map(_result, wait(waiting).done)
         except BaseException:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stages.core import clock, exhaustion
+from stages.core import clock, exhaustion, lists
 from stages.core.config import Section
 from stages.core.errors import StageError
 from stages.core.files import TEMPORARY, HashCache, read_json, write_json
@@ -68,6 +68,11 @@ class Context:
     log: logging.Logger
 
     @property
+    def asked(self) -> str | None:
+        """The list of images that the stage is to work on in place of its configuration's, if there is one."""
+        return lists.list_of(self.name)
+
+    @property
     def out(self) -> Path:
         """This stage's own folder."""
         return self.run_dir / self.name
@@ -99,13 +104,13 @@ NOT_RUN = State("missing", "not run yet")
 
 
 def fingerprint(
-    stage: ModuleType, sections: Mapping[str, Section], dataset: Any, run_dir: Path, hashes: HashCache
+    stage: ModuleType, sections: Mapping[str, Section], dataset: Any, run_dir: Path, hashes: HashCache, reads: Iterable[str]
 ) -> dict[str, Any]:
-    """Everything that decides a stage's result: settings, seed, inputs' digests, images and labels, initial weights."""
+    """Everything that decides a stage's result: settings, seed, inputs' digests, images and labels it READS, initial weights."""
     name = stage.__name__.rsplit(".", 1)[-1]
     config = _settings(sections, (name, *stage.SHARED))
     inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in needs(stage, sections[name])}
-    data = {split: dataset.digest(split, hashes) for split in stage.READS}
+    data = {split: dataset.digest(split, hashes) for split in reads}
     require_weights(sections[name])
     weights = getattr(sections[name], "weights", None)
     named = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}

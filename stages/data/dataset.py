@@ -15,6 +15,8 @@ from stages.data.labels import Labels
 from stages.data.readers import Place, Reader, open_reader
 
 TRUE_MASKS = "true_masks"  # folder of a run: what a reader draws for evaluation
+LABELLED = ("train", "score")  # splits whose images need image-level labels
+ROLES = (*LABELLED, "val")  # of lists, as the configuration names them
 
 
 class Generated(Section):
@@ -87,18 +89,21 @@ class Dataset:
         return self._labels[1]
 
     def split(self, role: str) -> tuple[Sample, ...]:
-        """Samples of "train", "score" or "val". Raises StageError on absent files and when no image has a label."""
+        """Samples of "train", "score" or "val", or of any list of the dataset's by its own name: that needs no labels.
+
+        Raises StageError on absent files and when no image of train or score has a label.
+        """
         if role not in self._splits:
             self._splits[role] = self._read(role)
         return self._splits[role]
 
     def _read(self, role: str) -> tuple[Sample, ...]:
-        name = getattr(self.config, role)
+        name = getattr(self.config, role) if role in ROLES else role
         ids = self.reader.ids(name)
         files = self.reader.files(ids, name)
-        labels = self._labels[0] if role != "val" else {}
+        labels = self._labels[0] if role in LABELLED else {}
         samples = tuple(Sample(i, file, labels.get(i, ())) for i, file in zip(ids, files, strict=True))
-        if role == "val":
+        if role not in LABELLED:
             return samples
         self._guard(role, name, ids)
         return self._labelled(samples, name)

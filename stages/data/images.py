@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -150,6 +151,17 @@ def read_mask(path: Path) -> Array:
             return np.asarray(image.convert("L") if image.mode == "1" else image, dtype=np.uint8).copy()
     except DAMAGE as error:
         raise _unreadable("mask", path, error) from error
+
+
+def read_index(path: Path, content: bytes) -> tuple[Array, Array | None]:
+    """Ids (H,W) in the CONTENT of a PNG that is called PATH, and its palette (N,3), None of a grey one. Raises StageError."""
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            colours = image.getpalette()
+            ids = np.asarray(image if image.mode == "P" else image.convert("L"), dtype=np.uint8).copy()
+    except DAMAGE as error:
+        raise _unreadable("mask", path, error) from error
+    return ids, None if colours is None else np.array(colours, dtype=np.uint8).reshape(-1, 3)
 
 
 def _unreadable(kind: str, path: Path, error: BaseException) -> StageError:

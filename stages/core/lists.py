@@ -1,0 +1,28 @@
+"""A stage on another list of images than its configuration's: `segment_predict@test`, with a folder and a manifest of its own."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+MARK = "@"
+
+
+def on(stage: str, images: str) -> str:
+    """The name of STAGE on the list IMAGES."""
+    return f"{stage}{MARK}{images}"
+
+
+def stage_of(name: str) -> str:
+    """The stage that NAME means: its module, and its section of the configuration."""
+    return name.partition(MARK)[0]
+
+
+def list_of(name: str) -> str | None:
+    """The list in NAME; None where it is the stage alone."""
+    return name.partition(MARK)[2] or None
+
+
+def read_by(stage: ModuleType, name: str) -> tuple[str, ...]:
+    """The lists or splits of the dataset that the STAGE of that NAME reads."""
+    asked = list_of(name)
+    return stage.READS if asked is None else (asked,)
