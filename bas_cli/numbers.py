@@ -45,9 +45,9 @@ def headline(metrics: Metrics, refined: str) -> str:
 
 
 def _metrics(kinds: Kinds) -> list[str]:
-    """Names of what is measured, thresholds apart; a mean over a subset comes before that over all classes."""
+    """Names of what is measured, thresholds apart: mean IoU over a subset, then over all classes, then what else there is."""
     names = dict.fromkeys(name for values in kinds.values() for name in values if name != "threshold")
-    return sorted(names, key=lambda name: name == "mIoU")
+    return sorted(names, key=lambda name: (not name.startswith("mIoU"), name == "mIoU"))
 
 
 def stage_tables(stages: Mapping[str, Metrics], refined: str) -> Iterator[Table]:

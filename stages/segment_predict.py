@@ -139,25 +139,26 @@ def _look(net: Any, config: Config, ctx: Context, sample: Sample) -> Seen:
 
 
 def score(config: Config, ctx: Context) -> Scores:
-    """mIoU of the predictions, plain and after the CRF; nothing where true masks are missing."""
-    import numpy as np
+    """Mean IoU and boundary F-score of the predictions, plain and after the CRF; nothing where true masks are missing.
 
-    from stages.data import scoring
+    Also writes the confusion matrices beside the predictions.
+    """
+    from stages.data import confusions, scoring
     from stages.data.images import read_mask
-    from stages.formulas import metrics
 
     scores, made, role = scoring.Scores(), kinds(config), ctx.asked or READS[0]
     pairs = scoring.with_truth(ctx.dataset, role, ctx.log)
     if pairs is None:
         return scores
-    count = len(ctx.dataset.classes) + 1
+    tallies = {kind: confusions.Tally(ctx.dataset.classes) for kind in made}
     with ctx.track("scoring predictions", len(made) * len(pairs)) as meter:
-        for kind in made:
-            matrix = np.zeros((count, count), dtype=np.int64)
-            for sample, truth in pairs:
-                matrix += metrics.confusion(truth, read_mask(prediction_path(ctx.out, kind, sample.id)), count)
+        for sample, truth in pairs:
+            for kind, tally in tallies.items():
+                tally.add(truth, read_mask(prediction_path(ctx.out, kind, sample.id)))
                 meter.advance()
-            scores.add(f"{role}/{NAMES[config.trained_by]}/{kind}", matrix, ctx.dataset.classes, ctx.shared["eval"].subset or {})
+    for kind, tally in tallies.items():
+        tally.enter(scores, f"{role}/{NAMES[config.trained_by]}/{kind}", ctx.shared["eval"].subset or {})
+    confusions.keep(ctx.out, role, tallies)
     return scores
 
 

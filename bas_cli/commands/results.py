@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 Curves = Annotated[bool, typer.Option("--curves", help="The whole threshold curves, and precision and recall by class.")]
 Classes = Annotated[bool, typer.Option("--classes", help="IoU by class of every source too.")]
+Confusion = Annotated[bool, typer.Option("--confusion", help="Which class the network takes for which.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Score the outputs again instead of reading the manifests.")]
 
+LARGEST = 15  # confusions in a table
 SHOWN = tuple(step / 20 for step in range(1, 20))  # thresholds that have a row; the file has them all
 
 
@@ -50,11 +52,12 @@ def evaluate(
     recompute: Recompute = False,
     classes: Classes = False,
     curves: Curves = False,
+    confusion: Confusion = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """The numbers of every finished stage, in percent."""
-    from stages.actions.evaluate import collect, details, outdated, supervision
+    from stages.actions.evaluate import collect, confusions, details, outdated, supervision
 
     opened = options.open_run(Request(run=run))
     late = [] if recompute else outdated(opened)
@@ -63,6 +66,9 @@ def evaluate(
     found = collect(opened, recompute, progress.reporter(quiet))
     if curves:
         _show_curves(details(opened), as_json)
+        return
+    if confusion:
+        _show_confusions(confusions(opened), as_json)
         return
     if as_json:
         console.document({"stages": found.metrics, "classes": found.classes, **supervision(opened)})
@@ -73,8 +79,34 @@ def evaluate(
     if classes:
         console.show(numbers.class_tables(found.classes))
     elif found.classes and not quiet:
-        console.note("IoU by class: --classes; threshold curves, precision and recall: --curves")
+        console.note(
+            "IoU by class: --classes; threshold curves, precision and recall: --curves; classes taken for others: --confusion"
+        )
     _state(supervision(opened))
+
+
+def _show_confusions(matrices: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        console.document(matrices)
+        return
+    for detail in matrices.values():
+        console.show(_confusion_table(detail, kind) for kind in detail["kinds"])
+
+
+def _confusion_table(detail: Mapping[str, Any], kind: str) -> Table:
+    """The largest parts of a true class that were predicted as another one; the files have the whole matrix."""
+    labels, rows = detail["labels"], detail["kinds"][kind]["pixels"]
+    parts = [
+        (100 * pixels / sum(row), true, predicted)
+        for true, row in zip(labels, rows, strict=True)
+        for predicted, pixels in zip(labels, row, strict=True)
+        if pixels and true != predicted
+    ]
+    title = f"{detail['split']}/network/{kind}: taken for another class"
+    shown = console.table(title, "true", "predicted", "% of the true pixels", words=2)
+    for share, true, predicted in sorted(parts, reverse=True)[:LARGEST]:
+        shown.add_row(true, predicted, f"{share:.1f}")
+    return shown
 
 
 def _show_curves(details: Mapping[str, Any], as_json: bool) -> None:

@@ -74,7 +74,7 @@ def _scores(run: Run, trained: Mapping[str, Any]) -> Iterator[str]:
         return
     notes = manifest["notes"]
     view = f"scales {', '.join(f'{scale:g}' for scale in notes['scales'])}, {'mirrored too' if notes['flip'] else 'not mirrored'}"
-    yield f"{notes['images']} images of list `{run.dataset.config.val}`, {view}; IoU in percent."
+    yield f"{notes['images']} images of list `{run.dataset.config.val}`, {view}; in percent."
     yield from ("", "| key | value |", "|---|---|")
     yield from (f"| {key} | {value:.2f} |" for key, value in manifest["metrics"].items())
 

@@ -64,6 +64,24 @@ def supervision(run: Run) -> dict[str, str]:
     return {"supervision": f"image-level labels and {count}"}
 
 
+def confusions(run: Run) -> dict[str, dict[str, Any]]:
+    """The confusion matrices of every list that the network has predicted and that was scored (`stages.data.confusions`).
+
+    Raises StageError where there is none.
+    """
+    from stages.data.confusions import FILE
+
+    found = {name: read_json(run.folder / name / FILE) for name in run.stages()}
+    found = {name: detail for name, detail in found.items() if detail is not None}
+    if not found:
+        raise StageError(
+            f"No confusion matrix in {run.folder}",
+            "no predictions of images with true masks were scored there",
+            "Run `bas segment predict`, or score predictions again with `bas eval --recompute`",
+        )
+    return found
+
+
 def details(run: Run) -> dict[str, dict[str, Any]]:
     """What scoring kept of every finished stage beside its means (`stages.data.scoring.MapScores.detail`), by stage.
 

@@ -67,6 +67,21 @@ def threshold_curves(path: Path, detail: Mapping[str, Any]) -> None:
     _write(figure, path)
 
 
+def confusion(path: Path, split: str, labels: Sequence[str], kinds: Mapping[str, NDArray[np.float64]]) -> None:
+    """For every kind of prediction, in percent of a true class's pixels (G,G), what they were predicted as; NaN stays white."""
+    side = max(3.4, 0.26 * len(labels) + 1.2)
+    figure, panels = _canvas(len(kinds), side + 0.8, side)
+    for axes, (kind, shares) in zip(panels, kinds.items(), strict=True):
+        axes.grid(False)
+        image = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues")
+        axes.set(title=kind, xlabel="predicted", ylabel="true", xticks=range(len(labels)), yticks=range(len(labels)))
+        axes.set_xticklabels(labels, rotation=90, fontsize=7)
+        axes.set_yticklabels(labels, fontsize=7)
+        figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
+    figure.suptitle(f"confusion, split {split}")
+    _write(figure, path)
+
+
 def sizes(path: Path, kind: str, sources: Mapping[str, Any]) -> None:
     """IoU against object size: one panel a source with the density of its objects, then the means of all by size bin.
 
