@@ -173,7 +173,7 @@ class Run:
     def stages(self) -> list[str]:
         """The pipeline with the extra stages that its settings call for, then those, and other lists, made all the same."""
         planned = plan(self.sections, list(PIPELINE))
-        others = sorted(path.name for path in self.folder.glob(f"*{lists.MARK}*"))
+        others = lists.found(self.folder)
         return planned + [name for name in (*EXTRAS, *others) if name not in planned and contract.begun_with(self.folder / name)]
 
     def reports(self, still: Still | None = None) -> list[Report]:

@@ -57,8 +57,7 @@ class Still:
 
 def at_work(folder: Path) -> tuple[str, str]:
     """The stage that another process works at in a run's FOLDER and since when, in words; two empty words where none does."""
-    others = (path.name for path in folder.glob(f"*{lists.MARK}*"))
-    begun = {name: clock.since(folder / name) or 0.0 for name in (*PIPELINE, *EXTRAS, *others)}
+    begun = {name: clock.since(folder / name) or 0.0 for name in (*PIPELINE, *EXTRAS, *lists.found(folder))}
     name = max(begun, key=lambda name: begun[name])
     if not begun[name] or not held(folder / LOCK):
         return "", ""

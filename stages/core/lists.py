@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 MARK = "@"
@@ -20,6 +21,11 @@ def stage_of(name: str) -> str:
 def list_of(name: str) -> str | None:
     """The list in NAME; None where it is the stage alone."""
     return name.partition(MARK)[2] or None
+
+
+def found(run_dir: Path) -> list[str]:
+    """The names in a run's folder of stages that worked on other lists."""
+    return sorted(path.name for path in run_dir.glob(f"*{MARK}*"))
 
 
 def read_by(stage: ModuleType, name: str) -> tuple[str, ...]:

@@ -44,8 +44,8 @@ def count(truth: Mask, prediction: Mask, n_classes: int) -> Counts:
         found: Any = distance_transform_edt(void, return_indices=True)
         truth, counted = truth[tuple(found[1])], found[0] <= reach
     predicted = np.where(prediction == VOID, 0, prediction)
-    present = np.bincount(truth.ravel(), minlength=n_classes) + np.bincount(predicted.ravel(), minlength=n_classes)
-    for label in np.flatnonzero(present[:n_classes]) if not void.all() else ():
+    present = sum(np.bincount(labels.ravel(), minlength=256)[:n_classes] for labels in (truth, predicted))
+    for label in np.flatnonzero(present) if not void.all() else ():
         edges = [np.argwhere(edge(labels == label) & counted) for labels in (predicted, truth)]
         counts[label] = [len(edges[0]), _near(*edges, reach), len(edges[1]), _near(*edges[::-1], reach)]
     return counts
