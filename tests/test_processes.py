@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,17 @@ import pytest
 from stages.core import processes
 
 
-def mark(folder: Path, item: int) -> None:
-    """Leave a file for ITEM."""
-    (folder / str(item)).touch()
-
-
 @pytest.mark.parametrize("turns", [False, True])
 def test_no_more_waits_than_is_queued(tmp_path: Path, turns: bool) -> None:
-    """The source counts, whenever it is asked for an item, those that it gave and nobody has worked on yet."""
+    """The source counts, whenever it is asked for a file to make, those that it gave and nobody has made yet."""
     waiting: list[int] = []
 
-    def source() -> Iterator[int]:
+    def source() -> Iterator[Path]:
         for item in range(4 * processes.QUEUED):
             waiting.append(item - len(list(tmp_path.iterdir())))
-            yield item
+            yield tmp_path / str(item)
 
-    done = list(processes.in_pool(source(), partial(mark, tmp_path), 1, [], turns))
+    done = list(processes.in_pool(source(), Path.touch, 1, [], turns))
     assert len(done) == len(list(tmp_path.iterdir())) == 4 * processes.QUEUED
     assert max(waiting) < processes.QUEUED
     if turns:  # a round begins when nothing waits

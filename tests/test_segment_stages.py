@@ -232,7 +232,7 @@ def test_settings_are_strict() -> None:
 def test_another_list_has_a_folder_of_its_own_and_is_scored_where_it_can_be(trained: Path, folder: Path) -> None:
     shutil.copytree(trained / "segment_train", folder / "segment_train")
     ctx = context(folder, "segment_predict@few")
-    (ctx.dataset.root / "ImageSets/Segmentation/few.txt").write_text("\n".join(s.id for s in ctx.dataset.split("train")[:2]))
+    (folder / "data/ImageSets/Segmentation/few.txt").write_text("\n".join(s.id for s in ctx.dataset.split("train")[:2]))
     config = segment_predict.Config(crf=False, flip=False, scales=(1.0,))
     outputs = segment_predict.run(config, ctx)
     assert sorted(str(path) for path in (folder / "segment_predict@few").rglob("*.png")) == sorted(
