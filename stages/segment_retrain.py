@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NEEDS = ("mask_choice", "segment_train", "self_masks")
 SHARED = ("segment_train",)
 READS = ("train",)
+MEMORY = "Raise segment_train.accumulate (the same batch in more passes), or lower segment_train.batch or segment_train.crop"
 
 
 class Config(Section):

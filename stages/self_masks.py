@@ -6,9 +6,9 @@ out of the question, which image-level supervision allows; masks corrected by ha
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,8 @@ CRF = ("crf_iterations", "smooth_width", "smooth_weight", "colour_width", "colou
 NEEDS = ("mask_choice", "segment_train")
 SHARED = tuple(f"segment_predict.{name}" for name in ("scales", "flip", "tile", *CRF))  # seen as the validation list is
 READS = ("train", "score")
+MEMORY = "Lower segment_predict.tile, leave the largest of segment_predict.scales out, or lower runtime.workers for the CRF"
 SHOWN = 10  # images on the contact sheet
-SCRATCH = "logits"  # of present classes, kept between the network and the CRF, removed when the stage is done
 
 
 class Config(Section):
@@ -45,18 +45,17 @@ class Refine:
     kernels: Kernels
     folder: Path
 
-    def __call__(self, sample: Sample) -> None:
-        """Stored logits → probabilities at the image's size → dense CRF → mask and confidence."""
-        import numpy as np
+    def __call__(self, seen: tuple[Sample, Any]) -> None:
+        """An image and its logits (P+1,h,w) → probabilities at its size → dense CRF → mask and confidence."""
         import torch
 
         from stages.data.images import read_image
         from stages.formulas import crf
         from stages.formulas.segmentation import resize_logits
 
+        sample, logits = seen
         image = read_image(sample.image)
-        stored = torch.from_numpy(np.load(logits_path(self.folder, sample.id), allow_pickle=False)).float()
-        unary = resize_logits(stored[None], image.shape[:2])[0].softmax(0).numpy()
+        unary = resize_logits(torch.from_numpy(logits)[None].float(), image.shape[:2])[0].softmax(0).numpy()
         _write(self.folder, sample, torch.from_numpy(crf.refine_probabilities(image, unary, self.kernels)))
 
 
@@ -71,29 +70,19 @@ def run(config: Config, ctx: Context) -> Outputs:
     drawn, own = ([s for s in samples if (s.id in corrected) is by_hand] for by_hand in (True, False))
     sharding.each(drawn, lambda s: mask_path(ctx.out, s.id), lambda s: _take(s, ctx), "masks corrected by hand", ctx)
     net = network.load(ctx.input("segment_train") / runner.CHECKPOINT, ctx.runtime.fabric.device)
-    sharding.each(own, lambda s: _reached(config, ctx.out, s.id), lambda s: _predict(net, s, config, ctx), "own masks", ctx)
     if config.crf:
         settings = ctx.shared["segment_predict"]
         refine = Refine(Kernels.of(settings, settings.crf_iterations), ctx.out)
         preload = ["stages.data.images", "stages.formulas.crf", "stages.formulas.segmentation", __name__]
-        processes.each(own, lambda s: mask_path(ctx.out, s.id), refine, "dense CRF of masks", ctx, preload, memory.of_crf)
-    shutil.rmtree(ctx.out / SCRATCH, ignore_errors=True)
+        look = partial(_packed, net, ctx)
+        processes.stream(own, lambda s: mask_path(ctx.out, s.id), look, refine, "own masks", ctx, preload, memory.of_crf)
+    else:
+        sharding.each(own, lambda s: mask_path(ctx.out, s.id), lambda s: _soften(net, ctx, s), "own masks", ctx)
     scores = score(config, ctx)
     _sheet(ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
     files = [*(mask_path(Path(), s.id) for s in samples), *(confidence_path(Path(), s.id) for s in own), Path("masks.png")]
     notes = {"images": len(samples), "corrected": len(drawn)}
     return Outputs(files, scores.metrics, scores.classes, notes)
-
-
-def logits_path(folder: Path, image_id: str) -> Path:
-    """Where the logits (P+1,h,w) of an image's background and present classes wait for the CRF."""
-    return folder / SCRATCH / f"{image_id}.npy"
-
-
-def _reached(config: Config, folder: Path, image_id: str) -> Path:
-    """The file that shows that the network has seen an image."""
-    made = mask_path(folder, image_id)
-    return made if made.exists() or not config.crf else logits_path(folder, image_id)
 
 
 def _corrected(ctx: Context) -> frozenset[str]:
@@ -109,24 +98,28 @@ def _take(sample: Sample, ctx: Context) -> None:
     write_atomic(mask_path(ctx.out, sample.id), lambda temporary: link(chosen, temporary))
 
 
-def _predict(net: Any, sample: Sample, config: Config, ctx: Context) -> None:
-    """The logits of background and the classes that an image carries: kept for the CRF, or its mask at once."""
-    import numpy as np
-
-    from stages.core.files import write_atomic
+def _look(net: Any, ctx: Context, sample: Sample) -> Tensor:
+    """The logits (P+1,h,w) of background and the classes that an image carries."""
     from stages.data.images import read_image
-    from stages.formulas.segmentation import resize_logits
     from stages.nets.mmseg import network
 
     image, view = read_image(sample.image), ctx.shared["segment_predict"]
     with ctx.runtime.fabric.autocast():
         logits = network.tiled_logits(net, image, view.scales, view.flip, view.tile)
-    own = logits[[0, *(index + 1 for index in sample.labels)]]
-    if config.crf:
-        stored = own.half().cpu().numpy()
-        write_atomic(logits_path(ctx.out, sample.id), lambda temporary: np.save(temporary, stored))
-    else:
-        _write(ctx.out, sample, resize_logits(own[None], image.shape[:2])[0].softmax(0).cpu())
+    return logits[[0, *(index + 1 for index in sample.labels)]]
+
+
+def _packed(net: Any, ctx: Context, sample: Sample) -> tuple[Sample, Any]:
+    """An image with its logits in half precision, on the way to the CRF."""
+    return sample, _look(net, ctx, sample).half().cpu().numpy()
+
+
+def _soften(net: Any, ctx: Context, sample: Sample) -> None:
+    """The mask of an image from its logits alone."""
+    from stages.data.images import size
+    from stages.formulas.segmentation import resize_logits
+
+    _write(ctx.out, sample, resize_logits(_look(net, ctx, sample)[None], size(sample.image))[0].softmax(0).cpu())
 
 
 def _write(folder: Path, sample: Sample, probabilities: Tensor) -> None:
