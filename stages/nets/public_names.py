@@ -29,7 +29,7 @@ _SHORTCUTS = ("shortcut", "proj")  # the latter before 2019
 
 @dataclass(frozen=True)
 class Recognised:
-    """Tensors under our names, who gave them theirs, and whether they are of Caffe's ResNet."""
+    """Tensors under our names, who gave them others (nobody: ""), and whether they are of Caffe's ResNet."""
 
     maker: str
     caffe: bool
@@ -39,7 +39,7 @@ class Recognised:
 def recognise(state: Mapping[str, Tensor]) -> Recognised:
     """STATE under our names; what has no name of ours keeps its own, without wrappers."""
     bare = {_WRAPPERS.sub("", name): name for name in state}
-    maker = "torchvision"
+    maker = ""
     if any(_BLOCK.match(name) for name in bare):
         maker = "deeplab-pytorch"
     elif any(name.startswith("layer5.conv2d_list.") for name in bare):
