@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 VOID = 255
 TOLERANCE = 0.0075  # θ, of the image's diagonal
@@ -46,8 +46,8 @@ def count(truth: Mask, prediction: Mask, n_classes: int) -> Counts:
     predicted = np.where(prediction == VOID, 0, prediction)
     present = sum(np.bincount(labels.ravel(), minlength=256)[:n_classes] for labels in (truth, predicted))
     for label in np.flatnonzero(present) if not void.all() else ():
-        edges = [np.argwhere(edge(labels == label) & counted) for labels in (predicted, truth)]
-        counts[label] = [len(edges[0]), _near(*edges, reach), len(edges[1]), _near(*edges[::-1], reach)]
+        ours, theirs = (np.argwhere(edge(labels == label) & counted) for labels in (predicted, truth))
+        counts[label] = [len(ours), _near(ours, theirs, reach), len(theirs), _near(theirs, ours, reach)]
     return counts
 
 
@@ -55,7 +55,7 @@ def _near(points: NDArray[np.intp], others: NDArray[np.intp], reach: float) -> i
     """How many of POINTS (N,2) have one of the OTHERS (M,2) no farther than REACH."""
     if not len(points) or not len(others):
         return 0
-    distances, _ = cKDTree(others).query(points, distance_upper_bound=np.nextafter(reach, np.inf))
+    distances, _ = KDTree(others).query(points, distance_upper_bound=np.nextafter(reach, np.inf))
     return int(np.isfinite(distances).sum())
 
 
