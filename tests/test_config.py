@@ -238,7 +238,7 @@ def test_what_the_log_warns_of_is_told(tmp_path):
     log.info("a step")
     log.info("%s: starts", "seed_train", extra=ALOUD)
     assert heard == ["old", "no pixel of fox"] and noted == ["seed_train: starts"]
-    assert "no pixel of fox" in next((tmp_path / "logs").iterdir()).read_text()
+    assert any("no pixel of fox" in path.read_text() for path in (tmp_path / "logs").iterdir())  # a file a second
 
 
 def test_a_warmup_that_leaves_no_epoch_is_refused():
