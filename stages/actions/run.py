@@ -93,11 +93,12 @@ class Run:
         Writes nothing, so demo's images are left for later.
         """
         names = plan(self.sections, names)
-        checks.stages(self.sections, [lists.stage_of(name) for name in names], self.folder)
+        stages = [lists.stage_of(name) for name in names]
+        checks.stages(self.sections, stages, self.folder)
         if self.recipe is None:
             for role in dict.fromkeys(role for name in names for role in lists.read_by(stage_module(name), name)):
                 self.dataset.split(role)
-            checks.leak(self.sections, names, self.dataset.classes)
+            checks.leak(self.sections, stages, self.dataset.classes)
 
     def rehearse(self, names: Sequence[str]) -> None:
         """Raise StageError where the device, a trunk or initial weights that the stages NAMES are to use cannot be used."""
