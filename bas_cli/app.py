@@ -8,7 +8,19 @@ import sys
 import typer
 
 from bas_cli import faults
-from bas_cli.commands import ablation, analyse, cache, data, data_check, exchange, masks, pipeline, prediction, results, submission
+from bas_cli.commands import (
+    ablation,
+    analyse,
+    cache,
+    data,
+    data_check,
+    exchange,
+    masks,
+    pipeline,
+    prediction,
+    results,
+    submission,
+)
 from stages import __version__
 from stages.core import interrupt
 

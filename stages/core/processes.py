@@ -86,9 +86,7 @@ def _heard(items: Iterator[T]) -> Iterator[T]:
         yield item
 
 
-def in_pool(
-    items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str], turns: bool = False
-) -> Iterator[R]:
+def in_pool(items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str], turns: bool = False) -> Iterator[R]:
     """Yield what WORK returns for each item, as they are finished, whatever their order. The first failure ends the rest.
 
     ITEMS are asked for only when fewer than QUEUED a worker wait; with TURNS, only when none is left, and then as many.
