@@ -9,7 +9,8 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -215,6 +216,9 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
         raise StageError(f"Cannot read --set {text}", f"the value is not YAML ({error})", "Quote the value") from None
 
 
+LARGEST, DEEPEST = 100_000, 100  # values in a YAML document, and how deep they are nested
+
+
 def read_yaml(text: str) -> Any:
     """The plain value in TEXT. Raises ValueError, with the reason in one line."""
     import yaml
@@ -226,9 +230,33 @@ def read_yaml(text: str) -> Any:
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
     try:
-        return yaml.load(text, Loader)
+        if _depth(yaml.parse(text, Loader)) > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+        value = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())[:160]) from error
+    if _extent(value, {}) > LARGEST:
+        raise ValueError(f"its anchors unfold to more than {LARGEST} values")
+    return value
+
+
+def _depth(events: Iterable[Any]) -> int:
+    """How deep a document is nested, by its events: the loader in C calls itself for each level, and ends the process."""
+    from yaml import CollectionEndEvent, CollectionStartEvent
+
+    steps = (isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent) for event in events)
+    return max(accumulate(steps), default=0)
+
+
+def _extent(value: Any, known: dict[int, float]) -> float:
+    """How many values VALUE unfolds to: an anchor that is named often is one value in memory and many when it is shown."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # what holds itself has no end
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_extent(one, known) for one in inner)
+    return known[id(value)]
 
 
 def merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def read_json(path: Path) -> Any | None:
     """The value in PATH, or None when the file is absent or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

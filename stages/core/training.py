@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import signal
 import sys
 import time
@@ -227,12 +228,21 @@ def save_tensors(path: Path, state: Any) -> None:
     write_atomic(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
+def load_tensors(path: Path, device: torch.device | str, **options: Any) -> Any:
+    """What `save_tensors` kept, tensors and plain values alone. Raises StageError on anything else, which is not executed."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True, **options)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
+        reason = (str(error).splitlines() or ["damaged"])[0][:160]
+        raise StageError(f"Cannot read {path}", reason, "Delete it: the training then begins anew") from error
+
+
 def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> int:
     """Load the kept state, if any, and return the step to go on from."""
     path = ctx.out / "state.pth"
     if not path.exists():
         return 0
-    state = torch.load(path, map_location=ctx.runtime.device, weights_only=True)
+    state = load_tensors(path, ctx.runtime.device)
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
     ctx.runtime.fabric.strategy.precision.load_state_dict(state.get("precision", {}))

@@ -56,13 +56,13 @@ def _class_id(name: str, classes: Sequence[str], path: Path) -> int:
 
 
 def _from_xml(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
-    from xml.etree import ElementTree
+    from stages.data import markup
 
     if not path.exists():
         return ()  # an image without a label
     try:
-        names = {element.findtext("name", "") for element in ElementTree.parse(path).getroot().iter("object")}
-    except (OSError, ElementTree.ParseError) as error:
+        names = {element.findtext("name", "") for element in markup.read(path).iter("object")}
+    except (OSError, ValueError) as error:
         raise StageError(f"Cannot read annotation {path}", str(error), "Restore the file or give --labels") from error
     return tuple(sorted(_class_id(name, classes, path) for name in names))
 

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from stages.core.files import write_atomic
+from stages.data import markup
 from stages.data.drawings import Area, Drawing, Polygon, Runs, Shape, Size, labels_of
 from stages.data.editors import fields
 from stages.data.images import palette
@@ -58,19 +59,14 @@ def _enter(image: ElementTree.Element, shape: Shape, order: int) -> None:
 
 def read(path: Path) -> list[Drawing]:
     """The drawings of a file's images. Raises ValueError in words."""
-    reader, parser = _Reader(), expat.ParserCreate()
+    reader, parser = _Reader(), markup.parser()
     parser.StartElementHandler = reader.element
-    parser.StartDoctypeDeclHandler = _refuse
     try:
         with path.open("rb") as file:
             parser.ParseFile(file)
     except expat.ExpatError as error:
         raise ValueError(f"not XML: {error}") from error
     return [Drawing(name, size, _by_height(found), path) for name, size, found in reader.images]
-
-
-def _refuse(*_: object) -> None:
-    raise ValueError("it declares a document type, which no editor writes and which may hold anything")
 
 
 def _by_height(found: Sequence[tuple[int, Shape]]) -> list[Shape]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from stages.core.runtime import generator_states, restore_generator_states
-from stages.core.training import save_tensors
+from stages.core.training import load_tensors, save_tensors
 
 FILE = "state.pth"
 
@@ -55,10 +55,10 @@ def keep(folder: Path, net: nn.Module, optimizer: Any, step: int) -> None:
 def read(folder: Path) -> dict[str, Any] | None:
     """The kept state on the CPU, or None. The file is replaced whole, so it is never half written."""
     path = folder / FILE
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+    return load_tensors(path, "cpu") if path.is_file() else None
 
 
 def kept_step(folder: Path) -> int:
     """Optimizer steps that the kept state has behind it, 0 without one; the tensors stay on disk."""
     path = folder / FILE
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"] if path.is_file() else 0
+    return load_tensors(path, "cpu", mmap=True)["step"] if path.is_file() else 0
