@@ -27,7 +27,7 @@ from stages.data.mapfiles import MapFile
 from stages.data.mapfiles import read as read_maps
 from stages.data.pickled import load_npy
 from stages.data.readers import Place, open_reader
-from stages.nets import backbones
+from stages.nets import pretrained
 from stages.nets.mmseg import network, state
 
 
@@ -70,7 +70,7 @@ def test_no_file_of_weights_or_state_is_executed(tmp_path: Path, write: Callable
     trap, path = tmp_path / "executed", tmp_path / state.FILE
     write(path, trap)
     readers: list[Callable[[], object]] = [
-        lambda: backbones.read_state(path),
+        lambda: pretrained.read_state(path),
         lambda: network.load(path, "cpu"),
         lambda: state.read(tmp_path),
         lambda: state.kept_step(tmp_path),
