@@ -9,8 +9,8 @@ PIPELINE: dict[str, str] = {
     "irn_train": "affinity labels → IRN (boundaries and displacements)",
     "irn_masks": "seeds + IRN → random walk → pseudo masks",
     "mask_choice": "pseudo masks or seeds, image by image → the masks to learn from",
-    "segment_train": "chosen masks → DeepLabV2",
-    "segment_predict": "DeepLabV2 → predictions on the validation split, with and without CRF",
+    "segment_train": "chosen masks → DeepLabV2, or another segmentation network",
+    "segment_predict": "segmentation network → predictions on the validation split, with and without CRF",
 }
 EXTRAS: dict[str, str] = {  # run when asked for, or before the stage whose settings call for them
     "cam_train": "images + image-level labels → CAM network, a second source of seeds",

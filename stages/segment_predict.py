@@ -128,11 +128,11 @@ def _look(net: Any, config: Config, ctx: Context, sample: Sample) -> Seen:
     from stages.core.files import write_atomic
     from stages.data.images import read_image, write_mask
     from stages.formulas.segmentation import labels_at
-    from stages.nets.mmseg import network
+    from stages.nets.mmseg import inference
 
     image = read_image(sample.image)
     with ctx.runtime.fabric.autocast():
-        logits = network.tiled_logits(net, image, config.scales, config.flip, config.tile)
+        logits = inference.tiled_logits(net, image, config.scales, config.flip, config.tile)
     labels = labels_at(logits, image.shape[:2]).cpu().numpy()
     write_atomic(prediction_path(ctx.out, "plain", sample.id), lambda temporary: write_mask(temporary, labels))
     return Seen(sample, logits.half().cpu().numpy())

@@ -1,4 +1,7 @@
-"""segment_train — pseudo masks → DeepLabV2, trained by mmsegmentation's Runner (BAS, IJCV 2023, section 5.1)."""
+"""segment_train — pseudo masks → DeepLabV2, trained by mmsegmentation's Runner (BAS, IJCV 2023, section 5.1).
+
+`segment.network` puts any network of mmsegmentation in its place.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 
 from stages.core.config import Field
 from stages.core.recipe import Recipe
-from stages.core.stage import Context, Outputs
+from stages.core.stage import NETWORK, Context, Outputs
 from stages.data import maskfiles
 
 if TYPE_CHECKING:
     from stages.data.dataset import Sample
 
 NEEDS = ("mask_choice",)
-SHARED = ()
+SHARED = (NETWORK,)
 READS = ("train",)
 MEMORY = "Raise segment_train.accumulate (the same batch in more passes), or lower segment_train.batch or segment_train.crop"
 

@@ -101,11 +101,11 @@ def _take(sample: Sample, ctx: Context) -> None:
 def _look(net: Any, ctx: Context, sample: Sample) -> Tensor:
     """The logits (P+1,h,w) of background and the classes that an image carries."""
     from stages.data.images import read_image
-    from stages.nets.mmseg import network
+    from stages.nets.mmseg import inference
 
     image, view = read_image(sample.image), ctx.shared["segment_predict"]
     with ctx.runtime.fabric.autocast():
-        logits = network.tiled_logits(net, image, view.scales, view.flip, view.tile)
+        logits = inference.tiled_logits(net, image, view.scales, view.flip, view.tile)
     return logits[[0, *(index + 1 for index in sample.labels)]]
 
 

@@ -23,6 +23,7 @@ import pytest
 import torch
 
 from bas_cli.app import main
+from stages.actions.configure import SegmentConfig
 from stages.core.config import merge, parse_assignment
 from stages.core.runtime import Config as RuntimeConfig
 from stages.core.runtime import Runtime
@@ -159,6 +160,7 @@ def stage_context(folder: Path, stage: str, shared: dict[str, Any], val: int, re
     root = demo.generate(folder / "data", 6, val)
     data = datasets.open_dataset(datasets.Config(reader="voc", root=str(root), train="train"), folder)
     runtime = Runtime(RuntimeConfig(device="cpu", precision="32-true", workers=workers))
+    shared = {"segment": SegmentConfig(), **shared}
     return Context(folder, stage, data, shared, runtime, reporter or Counter(), logging.getLogger("test"))
 
 

@@ -26,7 +26,7 @@ from stages.formulas.segmentation import (
     resize_labels,
     resize_logits,
 )
-from stages.nets.mmseg import network, ops, optim, runner, state
+from stages.nets.mmseg import inference, network, ops, optim, runner, state
 from stages.nets.mmseg.data import Crops, StepSampler, resize
 
 CLASSES = ("background", "red", "blue")
@@ -80,7 +80,7 @@ def test_training_learns_and_predicts(tmp_path: Path) -> None:
     assert [row[2] for row in rows[:3]] == [1.0, 1.0, poly_factor(10, 40, 0.9)]
     net = network.load(tmp_path / runner.CHECKPOINT, "cpu")
     image, mask = read(7)
-    logits = resize_logits(network.grid_logits(net, image, (0.5, 0.75, 1.0), flip=True)[None], mask.shape)[0]
+    logits = resize_logits(inference.grid_logits(net, image, (0.5, 0.75, 1.0), flip=True)[None], mask.shape)[0]
     assert logits.shape == (3, *mask.shape)
     label = logits.argmax(0).numpy()
     assert (label == mask)[mask == 2].mean() > 0.6 and (label == mask)[mask == 0].mean() > 0.6

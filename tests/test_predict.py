@@ -19,7 +19,7 @@ from stages.core.errors import StageError
 from stages.data.detections import mask_of
 from stages.data.images import read_image, read_mask
 from stages.formulas.segmentation import resize_logits
-from stages.nets.mmseg import network, portable
+from stages.nets.mmseg import inference, network, portable
 
 CLASSES = ("background", "cat", "dog")
 
@@ -127,12 +127,12 @@ def test_the_crf_changes_labels_and_probabilities_together(checkpoint: Path, tmp
 def test_a_large_image_in_squares_is_nearly_the_whole(checkpoint: Path, tmp_path: Path) -> None:
     net = network.load(checkpoint, "cpu")
     image = read_image(photograph(tmp_path / "a.png", 200, 264))
-    whole = network.tiled_logits(net, image, (1.0,), False, 0)
-    tiled = network.tiled_logits(net, image, (1.0,), False, 160)
+    whole = inference.tiled_logits(net, image, (1.0,), False, 0)
+    tiled = inference.tiled_logits(net, image, (1.0,), False, 160)
     assert tiled.shape == whole.shape
     labels = [resize_logits(each[None], (200, 264))[0].argmax(0) for each in (whole, tiled)]
     assert (labels[0] == labels[1]).float().mean() > 0.9
-    assert torch.equal(network.tiled_logits(net, image, (1.0,), False, 264), whole)
+    assert torch.equal(inference.tiled_logits(net, image, (1.0,), False, 264), whole)
 
 
 def test_the_command_writes_masks_overlays_probabilities_and_goes_on(bas: Command, run: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stages.core.errors import StageError
 from stages.nets import backbones, pretrained, public_names
-from stages.nets.mmseg import network
+from stages.nets.mmseg import inference, network
 from stages.nets.mmseg.segmentor import MultiScaleEncoderDecoder
 
 PARTS = {"conv1": "reduce.conv", "conv2": "conv3x3.conv", "conv3": "increase.conv"}
@@ -114,7 +114,7 @@ def reference(tensors: dict[str, Tensor], image: np.ndarray) -> Tensor:
 def test_logits_are_those_of_the_public_network(net: MultiScaleEncoderDecoder, tensors: dict[str, Tensor]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (65, 72, 3), dtype=np.uint8)  # 72: pooling down and up differ
     wanted = reference(tensors, image)
-    logits = network.grid_logits(net, image, (1.0, 0.5, 0.75), flip=False)
+    logits = inference.grid_logits(net, image, (1.0, 0.5, 0.75), flip=False)
     assert logits.shape == wanted.shape == (3, 9, 10) and wanted.std() > 0.1
     torch.testing.assert_close(logits, wanted, atol=2e-4 * float(wanted.abs().max()), rtol=0)
 

@@ -22,7 +22,7 @@ from stages.core.stage import Context
 from stages.data import maskfiles
 from stages.data.images import read_grey, read_mask, write_mask
 from stages.formulas import metrics
-from stages.nets.mmseg import learn, network, runner, state
+from stages.nets.mmseg import inference, learn, network, runner, state
 
 TRAIN = segment_train.Config(
     backbone="tiny", weights="seed", steps=12, batch=4, crop=65, crop_scales=(1.0,), lr=2e-3, freeze_bn=False
@@ -63,7 +63,7 @@ def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_writes_a_network_curves_and_notes(trained: Path, folder: Path) -> None:
     outputs = segment_train.run(TRAIN, context(folder, "segment_train"))
-    assert {str(file) for file in outputs.files} == {"network.pth", "curves.png"}
+    assert {str(file) for file in outputs.files} == {"network.pth", "mmseg_config.py", "curves.png"}
     assert all((folder / "segment_train" / file).is_file() for file in outputs.files)
     assert set(outputs.metrics) == {"train/loss", "train/loss/x1", "train/loss/x0.5", "train/loss/x0.75", "train/loss/max"}
     assert outputs.notes["supervision"] == "pseudo" and outputs.notes["loaded"].startswith("weights seed")
@@ -171,8 +171,8 @@ def test_prediction_without_crf_or_truth(trained: Path, folder: Path) -> None:
 def test_flip_predicts_a_mirrored_image_mirrored(trained: Path) -> None:
     net = network.load(trained / "segment_train" / "network.pth", "cpu")
     image = np.random.default_rng(0).integers(0, 255, (33, 41, 3), dtype=np.uint8)
-    plain = network.grid_logits(net, image, (0.5, 1.0), flip=True)
-    mirrored = network.grid_logits(net, image[:, ::-1].copy(), (0.5, 1.0), flip=True)
+    plain = inference.grid_logits(net, image, (0.5, 1.0), flip=True)
+    mirrored = inference.grid_logits(net, image[:, ::-1].copy(), (0.5, 1.0), flip=True)
     assert torch.allclose(plain, mirrored.flip(-1), atol=1e-4)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import __version__
+from stages.core import networks
 from stages.core import stage as contract
 from stages.core.files import sha256, write_text
 
@@ -31,8 +32,9 @@ def write(run: Run) -> list[Path]:
 
 def _lines(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
     """The card, section by section."""
-    settings, checkpoint = manifest["fingerprint"]["config"][STAGES[0]], run.folder / manifest["stage"] / "network.pth"
-    yield f"# DeepLabV2 on {settings['backbone']}, {len(run.dataset.classes)} classes and background"
+    settings, checkpoint = manifest["fingerprint"]["config"], run.folder / manifest["stage"] / "network.pth"
+    name = networks.title(settings.get("segment", {}).get("network", networks.OURS), settings[STAGES[0]]["backbone"])
+    yield f"# {name}, {len(run.dataset.classes)} classes and background"
     yield from ("", f"`{checkpoint.name}`, sha256 `{sha256(checkpoint)}`, made by bas {__version__}.", "")
     yield f"Classes, background being 0: {', '.join(run.dataset.classes)}."
     yield from ("", "## Data and supervision", *_supervision(run, manifest))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from stages import PIPELINE
 from stages.actions.configure import stage_module
 from stages.core import config as configuration
+from stages.core import networks
 from stages.core import stage as contract
 from stages.core.config import Section
 from stages.core.errors import StageError
@@ -15,6 +17,7 @@ from stages.core.runtime import Runtime
 from stages.data import coco, sources
 
 FIRST = next(iter(PIPELINE))
+RECIPE = "segment_train"  # the section that every training of the segmentation network follows
 Sections = Mapping[str, Section]
 
 
@@ -39,9 +42,20 @@ def stages(sections: Sections, names: Sequence[str], folder: Path) -> None:
         _confidence(sections)
     if FIRST in names and "seed_infer" in names:
         _maps(sections)
+    if any(_teaches(name) for name in names):
+        networks.check(_network(sections), vars(sections[RECIPE])["weights"])
     for name in names:
         contract.require_weights(sections[name])
         _imports(name, sections, folder)
+
+
+def _teaches(name: str) -> bool:
+    """Whether the stage trains the segmentation network."""
+    return contract.NETWORK in stage_module(name).SHARED
+
+
+def _network(sections: Sections) -> str:
+    return vars(sections["segment"])["network"]
 
 
 def _seeds(sections: Sections, names: Sequence[str]) -> None:
@@ -114,14 +128,19 @@ def leak(sections: Sections, names: Sequence[str], classes: Sequence[str]) -> No
 
 
 def rehearse(sections: Sections, names: Sequence[str], runtime: Runtime) -> None:
-    """Raise StageError, in the words of the stage that would, where the device is absent or initial weights do not fit.
+    """Raise StageError, in the words of the stage that would, where the device is absent, initial weights do not fit, or a
+    network of mmsegmentation cannot be trained.
 
-    Imports torch only where that can be: for a device or precision that is asked for, timm's trunks, and weights beyond
-    the published ones that every call knows of.
+    Imports torch only where that can be: for a device or precision that is asked for, timm's trunks, networks that bring
+    their own, and weights beyond the published ones that every call knows of.
     """
     if names and (runtime.config.device == "cuda" or runtime.config.precision == "16-mixed"):
         _ = runtime.device, runtime.precision
-    pairs = [(getattr(sections[name], "backbone", None), getattr(sections[name], "weights", "none")) for name in names]
+    own = set() if networks.takes_trunk(_network(sections)) else {name for name in names if _teaches(name)}
+    if own:
+        _try_network(_network(sections), vars(sections[RECIPE]))
+    rest = [sections[name] for name in names if name not in own]
+    pairs = [(getattr(section, "backbone", None), getattr(section, "weights", "none")) for section in rest]
     for trunk, weights in dict.fromkeys(pairs):
         if trunk is not None:
             _try_trunk(trunk, weights)
@@ -138,3 +157,11 @@ def _try_trunk(trunk: str, weights: str) -> None:
         built = backbones.build(trunk)
         if unknown:
             pretrained.load_weights(built, weights)
+
+
+def _try_network(name: str, recipe: Mapping[str, Any]) -> None:
+    """Build a network that brings its own trunk, fill it, and let it see two crops."""
+    from stages.nets.mmseg import network, rehearsal
+
+    spec = network.Network(name=name, classes=rehearsal.CLASSES, loss=recipe["loss"], crop=recipe["crop"])
+    rehearsal.rehearse(spec, recipe["weights"])

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import configs
 from stages import EXTRAS, PIPELINE
 from stages.core import config as configuration
-from stages.core import lists
+from stages.core import lists, networks
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import Field, S, Section
@@ -39,12 +39,24 @@ class RefineConfig(Section):
     )
 
 
+class SegmentConfig(Section):
+    """Shared by the stages that train a segmentation network."""
+
+    network: str = Field(
+        networks.OURS,
+        description=f"Segmentation network: {', '.join((networks.OURS, *networks.HEADS))} on the trunk segment_train.backbone; "
+        f"{', '.join(networks.ALIASES)}, the name of a config that mmsegmentation ships, or the path of one (code, which runs).",
+        later=True,
+    )
+
+
 CHOICE = "mask_choice"  # the stage that takes corrections
 SHARED: dict[str, type[Section]] = {
     "data": datasets.Config,
     "runtime": runtimes.Config,
     "eval": EvalConfig,
     "refine": RefineConfig,
+    "segment": SegmentConfig,
 }
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stages.core import networks
+
 # Seconds on two cores: of a network for each pixel that it sees (training: forward and backward), MobileNetV2.
 SEED_STEP = 9.5e-7  # .74 s for 16 crops of 224², 1.63 s for 16 of 320²
 IRN_STEP = 1.9e-6  # .23 s for a crop of 352²
@@ -156,13 +158,20 @@ def _mask_choice(sections: Mapping[str, Any], data: Facts, machine: Machine) -> 
 
 
 def _segment_train(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
-    config = sections["segment_train"]
-    pixels = config.batch * config.crop**2 * sum(scale**2 for scale in config.scales)
-    return _training(config.backbone, pixels, config.steps, SEGMENT_STEP, machine)
+    config, scales = sections["segment_train"], sections["segment_train"].scales
+    seen = scales if sections["segment"].network == networks.OURS else (1.0,)
+    pixels = config.batch * config.crop**2 * sum(scale**2 for scale in seen)
+    return _training(_segment_trunk(sections), pixels, config.steps, SEGMENT_STEP, machine)
+
+
+def _segment_trunk(sections: Mapping[str, Any]) -> str:
+    """The trunk of the segmentation network; of one that brings its own, its name, which counts as any other."""
+    name = sections["segment"].network
+    return sections["segment_train"].backbone if networks.takes_trunk(name) else name
 
 
 def _segment_predict(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
-    config, slow = sections["segment_predict"], TRUNKS.get(sections["segment_train"].backbone, OTHER)[0]
+    config, slow = sections["segment_predict"], TRUNKS.get(_segment_trunk(sections), OTHER)[0]
     images, views, labels = data.images["val"], 1 + config.flip, data.classes + 1
     seen = views * data.pixels * sum(scale**2 for scale in config.scales)
     seconds = images * seen * SEGMENT_INFERENCE * slow / machine.speed
@@ -174,7 +183,7 @@ def _segment_predict(sections: Mapping[str, Any], data: Facts, machine: Machine)
 
 
 def _self_masks(sections: Mapping[str, Any], data: Facts, machine: Machine) -> Cost:
-    view, slow = sections["segment_predict"], TRUNKS.get(sections["segment_train"].backbone, OTHER)[0]
+    view, slow = sections["segment_predict"], TRUNKS.get(_segment_trunk(sections), OTHER)[0]
     images, own = data.images["train"], data.present + 1
     seen = (1 + view.flip) * data.pixels * sum(scale**2 for scale in view.scales)
     smooth = _crf(images, data, own, view.crf_iterations, machine) if sections["self_masks"].crf else 0.0

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.data.images import Array
+    from stages.nets.mmseg.network import Segmentor
     from stages.nets.mmseg.portable import Look
-    from stages.nets.mmseg.segmentor import MultiScaleEncoderDecoder
 
 CHECKPOINT = "network.pth"  # in the folder of the stage that trained it
 RULED_OUT = -1e9  # logit of a class that is known to be absent: its probability is 0, and finite values can be interpolated
@@ -81,7 +81,7 @@ class Predictor:
         self.crf = crf
 
     @cached_property
-    def net(self) -> MultiScaleEncoderDecoder:
+    def net(self) -> Segmentor:
         """The network on its device."""
         from stages.nets.mmseg import network
 
@@ -101,17 +101,19 @@ class Predictor:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, background first; a mask's ids are their places."""
-        return self._exported[1] if self._is_exported else self.net.classes
+        from stages.nets.mmseg import network
+
+        return self._exported[1] if self._is_exported else network.classes(self.net)
 
     def _look(self, pixels: Array) -> Tensor:
         """The logits (C,h,w) of a photograph, on the network's grid or its own."""
         from stages.formulas import tiles
-        from stages.nets.mmseg import network, portable
+        from stages.nets.mmseg import inference, portable
 
         config = self.config
         if not self._is_exported:
             with self.runtime.fabric.autocast():
-                return network.tiled_logits(self.net, pixels, config.scales, config.flip, config.tile)
+                return inference.tiled_logits(self.net, pixels, config.scales, config.flip, config.tile)
         look, (height, width) = self._exported[0], pixels.shape[:2]
         side = config.tile or max(height, width)
         return tiles.merged(height, width, side, 1, lambda rows, columns: portable.logits(look, pixels[rows, columns]))

@@ -76,9 +76,13 @@ def Field(
     le: float | None = None,
     lt: float | None = None,
     min_length: int | None = None,
+    later: bool = False,
 ) -> Any:
-    """A setting of a Section: its default, the sentence that says what it is, and its limits."""
-    metadata = {"description": description, "limits": Limits(ge, gt, le, lt, min_length)}
+    """A setting of a Section: its default, the sentence that says what it is, and its limits.
+
+    LATER: it came when there were runs without it, whose results are those of the default.
+    """
+    metadata = {"description": description, "limits": Limits(ge, gt, le, lt, min_length), "later": later}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -110,6 +114,14 @@ class Section:
     def plain(self, exclude: frozenset[str] = frozenset()) -> dict[str, Any]:
         """The settings as JSON values, without those named in EXCLUDE."""
         return {key: _plain(value) for key, value in vars(self).items() if key not in exclude}
+
+    def deciding(self, exclude: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """The settings that fingerprints hold: without EXCLUDE, and without what came later and is at its default.
+
+        So a setting that is added makes no finished run stale.
+        """
+        idle = {key for key, item in _settings(type(self)).items() if item.metadata["later"] and vars(self)[key] == item.default}
+        return self.plain(exclude | idle)
 
 
 S = TypeVar("S", bound=Section)

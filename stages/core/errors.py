@@ -25,3 +25,8 @@ def raise_first(faults: Sequence[StageError], looked_at: int) -> None:
     if faults:
         count = f"{len(faults)} of {looked_at} images cannot be imported, this is the first"
         raise StageError(faults[0].what, f"{faults[0].why}; {count}", faults[0].todo)
+
+
+def first_line(error: Exception) -> str:
+    """What ERROR, of code of others, says first, in a line that fits beside ours."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

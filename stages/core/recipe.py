@@ -27,7 +27,7 @@ class Recipe(Section):
     )
     scales: tuple[float, ...] = Field(
         (1.0, 0.5, 0.75),
-        description="Scales of a crop that the network sees; each has a loss, their maximum another.",
+        description="Scales of a crop that DeepLabV2 sees; each has a loss, their maximum another. Other networks see it at 1.",
         min_length=1,
         gt=0,
     )

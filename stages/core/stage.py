@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stages.core import clock, exhaustion, lists
+from stages.core import clock, exhaustion, lists, networks
 from stages.core.config import Section
 from stages.core.errors import StageError
 from stages.core.files import TEMPORARY, HashCache, read_json, write_json
@@ -30,6 +30,7 @@ IMPORTS = "imports"  # folder of the maps that came from elsewhere, one a name
 CORRECTIONS = "corrections"  # folder of the masks that were corrected by hand, likewise
 BROUGHT = {IMPORTS: "seed import", CORRECTIONS: "masks import"}  # folders of what comes from outside, and what brings it
 NOT_CONTENT = frozenset({"weights"})  # settings that name a file: its content counts, not its path
+NETWORK = "segment.network"  # where it is a config's path, its content counts too
 WEIGHTS = ("none", "imagenet", "coco", "seed")  # initial weights that are no file
 
 
@@ -113,7 +114,11 @@ def fingerprint(
     data = {split: dataset.digest(split, hashes) for split in reads}
     require_weights(sections[name])
     weights = getattr(sections[name], "weights", None)
-    named = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}
+    named: dict[str, Any] = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}
+    own = [
+        file for setting in stage.SHARED if setting == NETWORK for file in networks.files(vars(sections["segment"])["network"])
+    ]
+    named |= {"network": [hashes.of(file) for file in own]} if own else {}
     seed = {"runtime": {"seed": sections["runtime"].plain()["seed"]}}
     return {"stage": name, "config": config | seed, "inputs": inputs, "data": data, **named}
 
@@ -123,8 +128,9 @@ def _settings(sections: Mapping[str, Section], names: Iterable[str]) -> dict[str
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         section, _, setting = name.partition(".")
-        values = sections[section].plain(NOT_CONTENT)
-        found.setdefault(section, {}).update({setting: values[setting]} if setting else values)
+        values = sections[section].deciding(NOT_CONTENT)
+        chosen = {key: value for key, value in values.items() if key == setting or not setting}
+        found |= {section: {**found.get(section, {}), **chosen}} if chosen else {}
     return found
 
 
@@ -167,9 +173,11 @@ def state(folder: Path, wanted: Mapping[str, Any]) -> State:
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
     """What changed between two fingerprints, field by field, in words."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = dict.fromkeys([*old, *new])
-        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
+    tables = [value for value in (old, new) if isinstance(value, Mapping)]
+    if len(tables) == 2 or (tables and None in (old, new)):  # a table that came later is not there before
+        before, now = old or {}, new or {}
+        keys = dict.fromkeys([*before, *now])
+        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))]
     if old == new:
         return []
     if where.startswith("inputs."):
@@ -179,9 +187,10 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         return ["the files that were imported changed"]
     if where.startswith("data."):
         return [f"the images or labels of split '{where.split('.')[1]}' changed"]
-    if where == "weights":
-        return ["the initial weights changed"]
-    return [f"{where.removeprefix('config.')}: {old} → {new}"]
+    if where in ("weights", "network"):
+        return [f"the {'initial weights' if where == 'weights' else 'config of the network'} changed"]
+    before, now = ("the default" if value is None else value for value in (old, new))
+    return [f"{where.removeprefix('config.')}: {before} → {now}"]
 
 
 def brought(name: str) -> str | None:

@@ -150,16 +150,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], source: str) -> WeightReport:
+LEAST = 0.9  # of a trunk's tensors, below which weights are of another network
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], source: str, least: float = LEAST) -> WeightReport:
     """Copy the tensors of STATE whose name and shape fit into MODULE and report the rest.
 
-    Raises StageError when fewer than nine in ten of the module's tensors are found: weights of another network.
+    Raises StageError when less than the share LEAST of the module's tensors is found: weights of another network.
     """
     own = module.state_dict()
     fits = {k: v for k, v in state.items() if k in own and torch.is_tensor(v) and v.shape == own[k].shape}
     missing = tuple(k for k in own if k not in fits and not k.endswith("num_batches_tracked"))
     wanted = sum(not k.endswith("num_batches_tracked") for k in own)
-    if len(missing) > 0.1 * wanted:
+    if len(missing) > (1 - least) * wanted:
         raise StageError(
             f"Weights {source} are of another network",
             f"{len(missing)} of {wanted} tensors are missing or of another shape, first '{missing[0]}'",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stages.core.config import TIMM
-from stages.core.errors import StageError
+from stages.core.errors import StageError, first_line
 from stages.data.transforms import MEAN, STD
 from stages.nets.strides import PROBE
 
@@ -92,7 +92,7 @@ def pretrained(name: str) -> tuple[dict[str, Tensor], Path | None]:
         network = _create(name, pretrained=True)
     except (OSError, RuntimeError) as error:
         todo = "Set weights=none or give a local file with --weights FILE"
-        raise StageError(f"Cannot fetch timm's weights of {name}", _first_line(error), todo) from error
+        raise StageError(f"Cannot fetch timm's weights of {name}", first_line(error), todo) from error
     from huggingface_hub import try_to_load_from_cache
 
     made: Any = network.pretrained_cfg
@@ -160,7 +160,7 @@ def _compare(name: str, network: nn.Module, cuts: Cuts, widths: list[int]) -> No
             hook.remove()
         maps = _run(network, cuts, image)
     except Exception as error:  # a network of any kind, on a size that it may not take
-        raise _unfit(name, f"it does not run on {PROBE} x {PROBE} pixels ({_first_line(error)})") from error
+        raise _unfit(name, f"it does not run on {PROBE} x {PROBE} pixels ({first_line(error)})") from error
     for made, cut, width in zip(maps, cuts, widths, strict=True):
         if made.ndim != 4 or made.shape[1] != width or not torch.equal(made, whole[cut[-1]]):
             raise _unfit(name, NO_SEQUENCE)
@@ -174,10 +174,6 @@ def _run(network: nn.Module, cuts: Cuts, x: Tensor) -> list[Tensor]:
             x = network.get_submodule(path)(x)
         maps.append(x)
     return maps
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def _five(name: str, cuts: Cuts, strides: list[int]) -> tuple[Cuts, list[int]]:

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from stages.core.errors import StageError
 from stages.formulas.segmentation import poly_factor
 from stages.nets.mmseg import state
+from stages.nets.mmseg.segmentor import batch_norms
 
 OnStep = Callable[[int, Mapping[str, torch.Tensor], float], None]  # step, losses, learning-rate factor
 
@@ -44,7 +45,7 @@ class ProgressHook(Hook):
         step, rest = divmod(passes, self.poly.accumulate)
         if rest or (step % self.log_every and passes != runner.max_iters):
             return
-        losses = {name: value.detach() for name, value in outputs.items()}
+        losses = {_short(name): value.detach() for name, value in outputs.items() if "loss" in name}
         if not torch.isfinite(losses["loss"]):
             raise StageError(
                 f"The segmentation loss is {float(losses['loss'])} at step {step}",
@@ -52,6 +53,20 @@ class ProgressHook(Hook):
                 "Set segment_train.loss=balanced or lower segment_train.lr, and run again",
             )
         self.on_step(step, losses, self.poly.factor(batch_idx))
+
+
+def _short(name: str) -> str:
+    """`decode.loss_ce`, as mmsegmentation's heads name their losses, → `loss_decode`; of another term its name is kept."""
+    head, _, term = name.rpartition(".loss_")
+    return f"loss_{head}{'' if term == 'ce' else f'_{term}'}" if head else name
+
+
+class FreezeHook(Hook):
+    """Keeps batch-norm of the trunk at its stored statistics, which the loop's `train()` lets go before every step."""
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        for norm in batch_norms(bare(runner.model).backbone):
+            norm.eval()
 
 
 class StateHook(Hook):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.core import curves
 from stages.core.files import read_json, write_json
@@ -14,11 +14,10 @@ from stages.core.recipe import Recipe
 from stages.core.stage import Context, Outputs
 from stages.data.images import Array
 from stages.formulas import noise
-from stages.nets.backbones import Backbone
-from stages.nets.initial import fill_trunk
-from stages.nets.mmseg import network, optim, runner, state
+from stages.nets.mmseg import network, optim, runner, standalone, state
 from stages.nets.mmseg.pairs import Limits, Pair
 from stages.nets.mmseg.pairs import limits as limits_of
+from stages.nets.mmseg.start import fill_new
 
 INITIAL = "initial.json"  # what the initial weights filled, when the training began
 
@@ -40,10 +39,8 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
             meter.advance(step - kept.shown, **values)
             kept.shown = step
 
-        def initialise(net: nn.Module) -> None:
-            trunk, head = net.get_submodule("backbone"), net.get_submodule("decode_head")
-            assert isinstance(trunk, Backbone)
-            report = fill_trunk(trunk, recipe.weights, ctx.input("seed_train"), getattr(head, "aspp", None))
+        def initialise(net: network.Segmentor) -> None:
+            report = fill_new(net, recipe.weights, ctx.input("seed_train"))
             ctx.log.info(report.line())
             write_json(ctx.out / INITIAL, {"loaded": report.line(), "initial": report.facts()})
 
@@ -55,8 +52,8 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
     last = curves.read(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
     notes = _notes(recipe, present, limits, ctx.dataset.classes)
-    notes |= read_json(ctx.out / INITIAL) or {}
-    return Outputs([Path(runner.CHECKPOINT), curves.plot(ctx.out)], metrics, notes=notes)
+    notes |= {"network": ctx.shared["segment"].network, **(read_json(ctx.out / INITIAL) or {})}
+    return Outputs([Path(runner.CHECKPOINT), Path(standalone.NAME), curves.plot(ctx.out)], metrics, notes=notes)
 
 
 def _notes(recipe: Recipe, present: Sequence[Sequence[int]], limits: Limits | None, classes: Sequence[str]) -> dict[str, Any]:
@@ -84,6 +81,7 @@ def settings(recipe: Recipe, ctx: Context) -> runner.Settings:
             freeze_bn=recipe.freeze_bn,
             channels_last=recipe.channels_last,
             crop=recipe.crop,
+            name=ctx.shared["segment"].network,
         ),
         steps=recipe.steps,
         batch=recipe.batch,

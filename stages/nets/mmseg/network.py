@@ -1,26 +1,29 @@
-"""DeepLabV2 from a plain description: build it, save it, load it, ask it for logits."""
+"""A segmentation network from a plain description: build it, save it, load it."""
 
 from __future__ import annotations
 
-import math
+import copy
 import pickle
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from mmseg.registry import MODELS
-from torch import Tensor
+from mmengine import registry as general
+from mmengine.config import ConfigDict
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import MODELS, TASK_UTILS
 
-from stages.core.errors import StageError
+from stages.core import networks
+from stages.core.errors import StageError, first_line
 from stages.core.training import save_tensors
-from stages.formulas import tiles
-from stages.formulas.segmentation import multiscale_maximum
+from stages.data.images import palette
 from stages.nets.backbones import build
-from stages.nets.mmseg import head, losses, segmentor, trunk
-from stages.nets.mmseg.data import MEAN, STD, Array
+from stages.nets.mmseg import catalogue, head, losses, segmentor, trunk
+
+Segmentor = EncoderDecoder  # of any network
 
 # Importing them registers what the configuration below names.
 REGISTERED = (
@@ -29,11 +32,15 @@ REGISTERED = (
     segmentor.MultiScaleEncoderDecoder,
     losses.BalancedCrossEntropy,
 )
+_REGISTRIES = (MODELS, general.MODELS, TASK_UTILS, general.TASK_UTILS, general.WEIGHT_INITIALIZERS)
 
 
 @dataclass(frozen=True)
 class Network:
-    """What decides the network's shape and how it is trained; kept in its checkpoint."""
+    """What decides the network's shape and how it is trained; kept in its checkpoint.
+
+    name: as in `stages.core.networks`; model: the model section of all but DeepLabV2, which `described` fills in.
+    """
 
     backbone: str = "resnet101"
     output_stride: int = 8
@@ -43,27 +50,28 @@ class Network:
     freeze_bn: bool = True
     channels_last: bool = True
     crop: int = 321
+    name: str = networks.OURS
+    model: dict[str, Any] | None = None
+
+
+def described(spec: Network) -> Network:
+    """SPEC with the model section of its network, so that it can be built from a checkpoint alone. Raises StageError."""
+    _check_loss(spec)
+    if spec.name == networks.OURS or spec.model is not None:
+        return spec
+    model = catalogue.resolve(spec.name, spec.backbone, spec.output_stride, len(spec.classes), spec.loss, spec.crop)
+    return replace(spec, model=model)
 
 
 def config(spec: Network) -> dict[str, Any]:
-    """The model section of an mmsegmentation configuration. Raises StageError on an unknown loss or trunk."""
-    if spec.loss not in losses.LOSSES:
-        raise StageError(
-            f"Unknown loss '{spec.loss}'",
-            "not a loss of DeepLabV2",
-            f"Use one of: {', '.join(losses.LOSSES)}",
-        )
+    """The model section of an mmsegmentation configuration. Raises StageError on an unknown loss, trunk or network."""
+    _check_loss(spec)
+    if spec.name != networks.OURS:
+        return catalogue.without_downloads(described(spec).model)
     width = build(spec.backbone, spec.output_stride, dilate=True).channels[-1]
     return {
         "type": "MultiScaleEncoderDecoder",
-        "data_preprocessor": {
-            "type": "mmseg.SegDataPreProcessor",
-            "mean": list(MEAN),
-            "std": list(STD),
-            "bgr_to_rgb": False,
-            "size": (spec.crop, spec.crop),
-            "seg_pad_val": 255,
-        },
+        "data_preprocessor": catalogue.preprocessor(spec.crop),
         "backbone": {
             "type": "Trunk",
             "name": spec.backbone,
@@ -84,64 +92,81 @@ def config(spec: Network) -> dict[str, Any]:
     }
 
 
-def make(spec: Network) -> segmentor.MultiScaleEncoderDecoder:
-    """The network with random weights, from torch's current generator."""
+def _check_loss(spec: Network) -> None:
+    if spec.loss not in losses.LOSSES:
+        raise StageError(f"Unknown loss '{spec.loss}'", "not one of ours", f"Use one of: {', '.join(losses.LOSSES)}")
+
+
+def make(spec: Network) -> Segmentor:
+    """The network with random weights, from torch's current generator. Raises StageError where it cannot be built."""
+    section = config(spec)
+    if spec.name == networks.OURS:
+        return _build(section)
+    try:
+        _require_registered(section)
+        net = _build(section)
+    except StageError:
+        raise
+    except Exception as error:  # whatever modules of others raise at settings that do not fit
+        raise StageError(
+            f"Cannot build network {spec.name}", first_line(error), "Set segment.network to another, or mend its config"
+        ) from error
+    if isinstance(net.backbone, trunk.Trunk) and spec.channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for norm in segmentor.batch_norms(net.backbone) if spec.freeze_bn else ():
+        norm.requires_grad_(False)
+    return net
+
+
+def _build(section: dict[str, Any]) -> Segmentor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated")  # mmsegmentation's own call
-        return cast(segmentor.MultiScaleEncoderDecoder, MODELS.build(config(spec)))
+        warnings.filterwarnings("ignore", message="For binary segmentation, we suggest")  # two classes are two maps here
+        return cast(Segmentor, MODELS.build(ConfigDict(copy.deepcopy(section))))
+
+
+def _require_registered(value: Any) -> None:
+    """Raise ValueError where a part of a config is of no type that mmsegmentation knows: a dotted one would be imported."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    if isinstance(value, Mapping) and "type" in value:
+        scope, _, name = str(value["type"]).rpartition(".")
+        if scope not in ("", "mmseg", "mmengine", "mmcv") or not any(name in registry.module_dict for registry in _REGISTRIES):
+            raise ValueError(f"mmsegmentation has no part '{value['type']}'")
+    for part in parts:
+        _require_registered(part)
 
 
 def save(path: Path, net: torch.nn.Module, spec: Network, facts: dict[str, Any]) -> None:
     """Write weights and description, weights-only readable, in the layout of mmsegmentation's own files."""
-    meta = {"network": asdict(spec), "dataset_meta": {"classes": spec.classes}, **facts}
+    colours = palette()[: len(spec.classes)].tolist()
+    meta = {"network": asdict(spec), "dataset_meta": {"classes": spec.classes, "palette": colours}, **facts}
     save_tensors(path, {"state_dict": {key: tensor.cpu() for key, tensor in net.state_dict().items()}, "meta": meta})
 
 
-def load(checkpoint: Path, device: torch.device | str) -> segmentor.MultiScaleEncoderDecoder:
-    """The trained network in evaluation on DEVICE. Raises StageError where the file is none of ours."""
+def load(checkpoint: Path, device: torch.device | str) -> Segmentor:
+    """The trained network in evaluation on DEVICE, without the heads that only train. Raises StageError on other files."""
     try:
         value = torch.load(checkpoint, map_location="cpu", weights_only=True)
         spec = Network(**{key: _tuple(entry) for key, entry in value["meta"]["network"].items()})
         net = make(spec)
         net.load_state_dict(value["state_dict"])
-        net.classes = spec.classes
     except (OSError, EOFError, LookupError, TypeError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise StageError(
             f"Cannot read the segmentation network {checkpoint}",
-            reason,
+            first_line(error),
             "Give a checkpoint that `bas segment train` wrote",
         ) from error
+    if net.with_auxiliary_head:
+        del net.auxiliary_head
+    vars(net)["classes"] = spec.classes
     net.eval().to(device)
     return net
 
 
+def classes(net: Segmentor) -> tuple[str, ...]:
+    """The classes of a network that `load` read, background first."""
+    return vars(net)["classes"]
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def tiled_logits(net: segmentor.MultiScaleEncoderDecoder, image: Array, scales: Sequence[float], flip: bool, side: int) -> Tensor:
-    """As `grid_logits`, but an image with a side above SIDE pixels is seen in overlapping squares; SIDE 0: always whole."""
-    height, width = image.shape[:2]
-    if not side or max(height, width) <= side:
-        return grid_logits(net, image, scales, flip)
-    corner = grid_logits(net, image[: tiles.STEP, : tiles.STEP], (1.0,), False)
-    stride = tiles.STEP // corner.shape[-1]
-    return tiles.merged(height, width, side, stride, lambda rows, columns: grid_logits(net, image[rows, columns], scales, flip))
-
-
-@torch.inference_mode()
-def grid_logits(net: segmentor.MultiScaleEncoderDecoder, image: Array, scales: Sequence[float], flip: bool) -> Tensor:
-    """Logits (C,h,w) of one image (H,W,3) uint8 RGB on the network's grid, float32.
-
-    The maximum over SCALES on the grid of the one nearest to 1; with FLIP the mean of the image's and its mirror
-    image's.
-    """
-    device = next(net.parameters()).device
-    pixels = torch.from_numpy(image).to(device).permute(2, 0, 1).float()
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
-    batch = ((pixels - mean) / std)[None]
-    views = torch.cat([batch, batch.flip(-1)]) if flip else batch
-    order = sorted(scales, key=lambda scale: abs(math.log(scale)))
-    best = multiscale_maximum([level.float() for level in net.pyramid(views, order)])
-    return (best[0] + best[1].flip(-1)) / 2 if flip else best[0]

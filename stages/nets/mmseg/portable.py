@@ -7,6 +7,7 @@ names of the classes, background first, lie in the file as JSON.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -19,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.core.errors import StageError
+from stages.core.errors import StageError, first_line
 from stages.formulas.segmentation import resize_logits
-from stages.nets.mmseg.data import MEAN, STD, Array
-from stages.nets.mmseg.segmentor import MultiScaleEncoderDecoder
+from stages.nets.mmseg import inference, network
+from stages.nets.mmseg.data import MEAN, Array
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
 CLASSES = "classes.json"  # name of the list of classes in a file of torch's
@@ -35,34 +36,62 @@ Look = Callable[[Tensor], Tensor]  # images (B,3,H,W) → logits (B,C,H,W)
 class Portable(nn.Module):
     """The network between pixels and logits of the image's own size."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, net: MultiScaleEncoderDecoder) -> None:
+    def __init__(self, net: network.Segmentor) -> None:
         super().__init__()
-        self.backbone, self.head = net.backbone, net.decode_head
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+        self.colours, self.net = inference.Colours(net), net
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B,3,H,W), 0..255 → logits (B,C,H,W)."""
-        maps = self.backbone((images - self.mean) / self.std)
-        return resize_logits(self.head.forward(maps), images.shape[-2:])
+        return resize_logits(inference.look(self.net, self.colours(images)), images.shape[-2:])
 
 
-def write(net: MultiScaleEncoderDecoder, format: str, path: Path) -> None:
+class Bins(nn.Module):
+    """Adaptive average pooling to COUNT x COUNT as two matrix products, which ONNX can say of images of any size."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B,N,h,w) → (B,N,COUNT,COUNT)."""
+        return self._shares(x.shape[-2], x) @ x @ self._shares(x.shape[-1], x).mT
+
+    def _shares(self, length: int, like: Tensor) -> Tensor:
+        """(COUNT,LENGTH): what each place gives to each bin; bin i spans ⌊i·length/COUNT⌋ to ⌈(i+1)·length/COUNT⌉."""
+        bins = torch.arange(self.count, device=like.device)[:, None]
+        places = torch.arange(length, device=like.device)
+        inside = (places >= bins * length // self.count) & (places < ((bins + 1) * length + self.count - 1) // self.count)
+        return inside.to(like.dtype) / inside.sum(1, keepdim=True)
+
+
+def _with_bins(model: Portable) -> Portable:
+    """A copy of MODEL whose adaptive pools are Bins."""
+    changed = copy.deepcopy(model)
+    pools = [(name, part) for name, part in changed.named_modules() if isinstance(part, nn.AdaptiveAvgPool2d)]
+    for name, pool in pools:
+        if isinstance(pool.output_size, int) and pool.output_size > 1:
+            changed.set_submodule(name, Bins(pool.output_size))
+    return changed
+
+
+def write(net: network.Segmentor, format: str, path: Path) -> None:
     """Write NET in FORMAT, a key of SUFFIXES. Raises StageError where what the format needs is not installed."""
     net.cpu()
     model = Portable(net).eval()
     with torch.no_grad(), _silence():
-        _WRITERS[format](model, torch.zeros(EXAMPLE), path, json.dumps(net.classes, ensure_ascii=False))
+        _WRITERS[format](model, torch.zeros(EXAMPLE), path, json.dumps(network.classes(net), ensure_ascii=False))
 
 
 def _onnx(model: Portable, example: Tensor, path: Path, classes: str) -> None:
     _require("onnx", "onnxscript")
     axes = {0: "batch", 2: "height", 3: "width"}
     program: Any = torch.onnx.export(
-        model, (example,), input_names=["images"], output_names=["logits"], dynamic_shapes={"images": axes}, dynamo=True
+        _with_bins(model),
+        (example,),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": axes},
+        dynamo=True,
     )
     program.model.metadata_props["classes"] = classes
     program.save(str(path), external_data=False)
@@ -92,8 +121,7 @@ def read(path: Path) -> tuple[Look, tuple[str, ...]]:
             look, classes = readers[path.suffix](path)
         names = tuple(json.loads(classes))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise StageError(f"Cannot read network {path}", reason, "Give a file that `bas export` wrote") from error
+        raise StageError(f"Cannot read network {path}", first_line(error), "Give a file that `bas export` wrote") from error
     return look, names
 
 

@@ -1,10 +1,11 @@
-"""Training DeepLabV2 by mmengine's Runner: quiet, on the device it is told, resumable to the same bits."""
+"""Training a segmentation network by mmengine's Runner: quiet, on the device it is told, resumable to the same bits."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from stages.core import interrupt
 from stages.core.errors import StageError
 from stages.core.files import digest
 from stages.core.runtime import Placement
-from stages.nets.mmseg import hooks, network, state
+from stages.nets.mmseg import hooks, network, standalone, state
 from stages.nets.mmseg.data import Crops, PairDataset, Reader, StepSampler, loader
 from stages.nets.mmseg.optim import Rates, wrap
 
@@ -70,10 +71,10 @@ class StepLoop(IterBasedTrainLoop):
 
 
 class QuietRunner(Runner):
-    """A Runner that prints nothing, writes one log file, keeps to its device and resumes from our state."""
+    """A Runner that prints nothing, writes one log file, keeps to its device and begins as BEGIN says."""
 
-    def __init__(self, place: Placement, kept: dict[str, Any] | None, accumulate: int, **kwargs: Any) -> None:
-        self.place, self.kept, self.accumulate = place, kept, accumulate
+    def __init__(self, place: Placement, begin: Callable[[QuietRunner], None], **kwargs: Any) -> None:
+        self.place, self.begin = place, begin
         super().__init__(**kwargs)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
@@ -98,14 +99,16 @@ class QuietRunner(Runner):
         return MMDistributedDataParallel(module=model, device_ids=self.place.ids, broadcast_buffers=False)
 
     def load_or_resume(self) -> None:
-        """Called once everything is built and the loader runs: the last moment before the first step."""
-        if self.kept is None:
-            return
-        hooks.bare(self.model).load_state_dict(self.kept["net"])
-        self.optim_wrapper.load_state_dict(self.kept["optimizer"])  # type: ignore[union-attr]
-        self.train_loop.start_at(self.kept["step"] * self.accumulate)  # type: ignore[attr-defined]
-        state.restore_generators(self.kept["generators"])
-        self.logger.info(f"resumed after {self.kept['step']} steps")
+        """Called once everything is built, has its random weights, and the loader runs: the last moment before the first step."""
+        self.begin(self)
+
+    def go_on(self, kept: dict[str, Any], accumulate: int) -> None:
+        """Take up the KEPT state, of a training whose steps have ACCUMULATE passes."""
+        hooks.bare(self.model).load_state_dict(kept["net"])
+        self.optim_wrapper.load_state_dict(kept["optimizer"])  # type: ignore[union-attr]
+        self.train_loop.start_at(kept["step"] * accumulate)  # type: ignore[attr-defined]
+        state.restore_generators(kept["generators"])
+        self.logger.info(f"resumed after {kept['step']} steps")
 
 
 def train(
@@ -115,23 +118,29 @@ def train(
     work_dir: Path,
     place: Placement,
     on_step: hooks.OnStep,
-    initialise: Callable[[nn.Module], object] = lambda net: None,
+    initialise: Callable[[network.Segmentor], object] = lambda net: None,
     weights: Sequence[float] | None = None,
 ) -> Path:
     """Train on ITEMS pairs, where READ(i) gives image (H,W,3) uint8 RGB and mask (H,W) uint8 (255 = void).
 
     INITIALISE fills a new network with its first weights; WEIGHTS say how often each pair is seen. Goes on
-    from the state in WORK_DIR if there is one. Returns the path of the checkpoint. Raises StageError on impossible
-    settings and divergence.
+    from the state in WORK_DIR if there is one. Returns the path of the checkpoint, beside which lies a config for
+    mmsegmentation's own tools. Raises StageError on impossible settings and divergence.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     _check(settings, items, world)
     work_dir.mkdir(parents=True, exist_ok=True)
     kept = state.read(work_dir)
     torch.manual_seed(settings.seed)
-    net = network.make(settings.network)
-    if kept is None:
-        initialise(net)
+    spec = network.described(settings.network)
+    net = network.make(spec)
+
+    def begin(runner: QuietRunner) -> None:
+        if kept is None:
+            initialise(hooks.bare(runner.model))
+        else:
+            runner.go_on(kept, settings.accumulate)
+
     dataset = PairDataset(
         items,
         read,
@@ -142,13 +151,30 @@ def train(
     start = kept["step"] * settings.accumulate if kept else 0
     passes = settings.steps * settings.accumulate
     sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world, weights)
-    runner = _runner(settings, net, dataset, sampler, kept, work_dir, place, on_step)
-    runner.train()
+    runner = _runner(settings, net, dataset, sampler, begin, work_dir, place, on_step)
+    with _too_few_images():
+        runner.train()
     checkpoint = work_dir / CHECKPOINT
     if is_main_process():
-        network.save(checkpoint, hooks.bare(runner.model), settings.network, {"steps": settings.steps})
+        network.save(checkpoint, hooks.bare(runner.model), spec, {"steps": settings.steps})
+        standalone.write(work_dir / standalone.NAME, spec)
     barrier()
     return checkpoint
+
+
+@contextmanager
+def _too_few_images() -> Iterator[None]:
+    """Name what to change where a head pools to one value, of which batch-norm needs several images."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise StageError(
+            "The network cannot learn from one image at a time",
+            "its batch-norm sees a single value a channel",
+            "Lower segment_train.accumulate or raise batch",
+        ) from error
 
 
 def _check(settings: Settings, items: int, world: int) -> None:
@@ -169,10 +195,10 @@ def _check(settings: Settings, items: int, world: int) -> None:
 
 def _runner(
     settings: Settings,
-    net: nn.Module,
+    net: network.Segmentor,
     dataset: PairDataset,
     sampler: StepSampler,
-    kept: dict[str, Any] | None,
+    begin: Callable[[QuietRunner], None],
     work_dir: Path,
     place: Placement,
     on_step: hooks.OnStep,
@@ -183,8 +209,7 @@ def _runner(
     silent = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
     return QuietRunner(
         place,
-        kept,
-        settings.accumulate,
+        begin,
         model=net,
         work_dir=str(work_dir),
         train_dataloader=loader(dataset, sampler, settings.workers, place.pin_memory),
@@ -192,6 +217,7 @@ def _runner(
         optim_wrapper=wrap(net, settings.rates, place, settings.precision, settings.accumulate),
         default_hooks=dict.fromkeys(silent),
         custom_hooks=[
+            *([hooks.FreezeHook()] if settings.network.freeze_bn else []),
             poly,
             hooks.ProgressHook(on_step, poly, settings.log_every),
             hooks.StateHook(work_dir, settings.save_seconds, settings.accumulate),

@@ -32,7 +32,6 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.scales = tuple(scales)
-        self.classes: tuple[str, ...] = ()  # background first, once a checkpoint has named them
         self.freeze_bn = freeze_bn
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
