@@ -76,6 +76,28 @@ def plan_table(rows: Sequence[Mapping[str, Any]], total: Mapping[str, float]) ->
     _columns([*cells, ("all", "", *_taken(total), "", "")])
 
 
+def found_table(found: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """What was found in a folder of photographs and what is made of it, on stdout or STREAM; warnings on stderr."""
+    layout = {"voc": "VOC devkit", "folder": "one sub-folder a class", "table": "photographs and a file of labels"}
+    split = ", ".join(f"{name} {count}" for name, count in found["lists"].items())
+    cost = found["estimate"]
+    rows = [
+        ("layout", layout.get(found["layout"], found["layout"])),
+        ("images", f"{found['images']}, the longer side {found['side']} pixels (largest {found['largest']})"),
+        ("classes", ", ".join(f"{name} {count}" for name, count in found["classes"].items())),
+        ("labels", f"several {found['several']}, no class in it {found['negatives']}, not labelled {found['unlabelled']}"),
+        ("true masks", str(found["masks"]) if found["masks"] else "none: nothing will be scored"),
+        ("lists", f"{split} ({found['split']})"),
+        ("expected", f"{cost['minutes']:.0f} minutes, {cost['memory_mb']} MB of memory, {cost['disk_mb']} MB of disk"),
+        ("written to", found["config"]),
+    ]
+    for name, words in rows:
+        (stream or sys.stdout).write(f"{name:<10}  {words}\n")
+    for key, words in (("absent", "are named and not there"), ("unnamed", "are there and not named")):
+        if found.get(key):
+            warn(f"{len(found[key])} images {words}, first '{found[key][0]}'")
+
+
 def _taken(cost: Mapping[str, float]) -> tuple[str, str, str]:
     return f"{cost['minutes']:.1f}", f"{cost['memory_mb']} MB", f"{cost['disk_mb']} MB"
 

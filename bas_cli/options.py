@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bas_cli import photographs
 from stages.core.errors import StageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ LAST = RUNS / ".last"
 Dataset = Annotated[
     str | None,
     typer.Argument(
-        help="Shipped (demo, voc, voc_coco_init, coco, voc_small, voc_small_ablation) or a YAML file; left out: the run's own.",
+        help="Shipped (demo, voc, voc_coco_init, coco, voc_small, voc_small_ablation), a YAML file or a folder of photographs; "
+        "left out: the run's own.",
         show_default=False,
     ),
 ]
@@ -126,6 +128,7 @@ def open_run(request: Request, names: Sequence[str] = ()) -> Run:
     from stages.actions import configure
     from stages.actions.run import Run
 
+    request = photographs.configured(request)
     folder = run_folder(request)
     name = request.dataset or str(folder / "config.yaml")
     if request.dataset is None and not (folder / "config.yaml").exists():
@@ -171,7 +174,8 @@ def run_folder(request: Request) -> Path:
     if request.run is not None:
         return request.run
     if request.dataset is not None:
-        return RUNS / Path(request.dataset).stem
+        of_folder = photographs.is_folder(request.dataset)
+        return RUNS / (photographs.folder_name(request.dataset) if of_folder else Path(request.dataset).stem)
     if os.environ.get("BAS_RUN"):
         return Path(os.environ["BAS_RUN"])
     try:

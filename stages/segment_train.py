@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NEEDS = ("mask_choice",)
 SHARED = (NETWORK,)
-READS = ("train",)
+READS = ("train", "negatives")
 MEMORY = "Raise segment_train.accumulate (the same batch in more passes), or lower segment_train.batch or segment_train.crop"
 
 
@@ -44,8 +44,10 @@ def run(config: Config, ctx: Context) -> Outputs:
     refined = maskfiles.from_folder(ctx.input("mask_choice"), maskfiles.REFINED) if more_needs(config) else ()
     sure = {image_id: maskfiles.confidence_path(ctx.input("irn_masks"), image_id) for image_id in refined}
     pairs = [Pair(sample, _mask(sample, config, ctx), sure.get(sample.id)) for sample in ctx.dataset.split("train")]
-    made = learn(config, pairs, ctx)
-    return replace(made, notes={**made.notes, "supervision": _supervision(config, ctx)})
+    negatives = [Pair(sample, None) for sample in ctx.dataset.split("negatives")]
+    made = learn(config, [*pairs, *negatives], ctx)
+    notes = {**made.notes, "supervision": _supervision(config, ctx)}
+    return replace(made, notes=notes | ({"negatives": len(negatives)} if negatives else {}))
 
 
 def _supervision(config: Config, ctx: Context) -> str:

@@ -1,4 +1,4 @@
-"""Commands about datasets themselves: `bas data prepare`."""
+"""Commands about datasets themselves: `bas data init` and `bas data prepare`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bas_cli import console, options, progress
+from stages.core.errors import StageError
 
 Public = Annotated[
     Literal["voc", "coco"], typer.Argument(help="voc (VOC 2012 with SBD) or coco (COCO 2014).", show_default=False)
@@ -22,6 +23,50 @@ Archives = Annotated[
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the archives that are not on disk.")]
 Unchecked = Annotated[bool, typer.Option("--unchecked", help="Take archives whose checksum is not the published one.")]
+
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the photographs.", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="The configuration's file (default ./<name of the folder>.yaml).", show_default=False)
+]
+Share = Annotated[float, typer.Option("--val-share", min=0.01, max=0.9, help="Share of the images that is held out.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides which images are held out.")]
+Over = Annotated[bool, typer.Option("--force", help="Write over a configuration that is there.")]
+
+
+def init(
+    folder: Folder,
+    out: Out = None,
+    labels: options.Labels = None,
+    share: Share = 0.2,
+    seed: Seed = 0,
+    force: Over = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """A configuration for a folder of labelled photographs, and the lists of images to train on and to hold out.
+
+    DIR has one sub-folder a class, or holds a file of labels (CSV, JSON, JSON lines, Label Studio's JSON, CVAT's XML), or is
+    a VOC devkit. True masks, if there are any, lie in DIR/masks. `bas run DIR` does this by itself.
+    """
+    from stages.actions.init_data import Wish, initialise
+
+    root = folder.expanduser().resolve()
+    config = (out or Path(f"{root.name}.yaml")).expanduser().absolute()
+    if out is None and config.is_relative_to(root):
+        why = "the photographs' folder is left alone"
+        raise StageError(f"No configuration is written into {root}", why, "Say where: --out FILE")
+    if config.exists() and not force:
+        raise StageError(f"{config} is there already", "it may have been changed by hand", "Choose --out FILE, or --force")
+    lists = config.with_name(f"{config.stem}_lists")
+    given = labels and labels.expanduser().absolute()
+    found = initialise(Wish(root, config, lists, str(lists), given, share, seed))
+    if as_json:
+        console.document(found)
+        return
+    console.found_table(found)
+    if not quiet:
+        console.note(f"next: bas run {config}")
 
 
 def prepare(

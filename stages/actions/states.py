@@ -46,9 +46,9 @@ class Still:
 
     def __init__(self, data: Callable[[], Dataset]) -> None:
         self._data = data
-        self._known: dict[str, str] = {}
+        self._known: dict[str, str | None] = {}
 
-    def digest(self, role: str, hashes: HashCache) -> str:
+    def digest(self, role: str, hashes: HashCache) -> str | None:
         """Content digest of a split."""
         if role not in self._known:
             self._known[role] = self._data().digest(role, hashes)

@@ -111,7 +111,8 @@ def fingerprint(
     name = stage.__name__.rsplit(".", 1)[-1]
     config = _settings(sections, (name, *stage.SHARED))
     inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in needs(stage, sections[name])}
-    data = {split: dataset.digest(split, hashes) for split in reads}
+    digests = {split: dataset.digest(split, hashes) for split in reads}
+    data = {split: value for split, value in digests.items() if value is not None}
     require_weights(sections[name])
     weights = getattr(sections[name], "weights", None)
     named: dict[str, Any] = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}

@@ -17,6 +17,7 @@ from stages.data.readers import Place, Reader, open_reader
 TRUE_MASKS = "true_masks"  # folder of a run: what a reader draws for evaluation
 LABELLED = ("train", "score")  # splits whose images need image-level labels
 ROLES = (*LABELLED, "val")  # of lists, as the configuration names them
+NEGATIVES = "negatives"  # the split of images without any class
 
 
 class Generated(Section):
@@ -32,14 +33,26 @@ class Generated(Section):
 class Config(Section):
     """Where the photographs lie and which lists are which."""
 
-    reader: Literal["voc", "coco", "demo"] = Field(
-        "voc", description="voc (devkit layout), coco (COCO's documents of instances) or demo (generated)."
+    reader: Literal["voc", "coco", "demo", "folder", "table"] = Field(
+        "voc",
+        description="voc (devkit layout), coco (COCO's documents of instances), demo (generated), "
+        "folder (one sub-folder a class) or table (a file of labels).",
     )
     root: str | None = Field(None, description="The dataset's folder; --data sets it.")
     labels: str | None = Field(None, description="A file of image-level labels; --labels sets it.")
     train: str = Field("train_aug", description="List of images to train on; seeds and masks are made for all of them.")
     score: str = Field("train", description="List, part of train, whose masks score the seeds and pseudo masks.")
     val: str = Field("val", description="List for the final numbers; nothing is chosen on it.")
+    lists: str | None = Field(
+        None, description="folder, table: where the lists lie, from the run's folder if it is no full path; empty: in root."
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, description="folder, table: the classes in the order of their ids; empty: all that are found, sorted."
+    )
+    negatives: Literal["leave out", "keep"] = Field(
+        "leave out",
+        description="Images to train on without any class: left out, or kept as pure background for the segmentation network.",
+    )
     require_labels: bool = Field(False, description="Make an image without a label an error instead of leaving it out.")
     generate: Generated | None = Field(None, description="demo: counts, size and seed of the generated images.")
 
@@ -91,13 +104,16 @@ class Dataset:
     def split(self, role: str) -> tuple[Sample, ...]:
         """Samples of "train", "score" or "val", or of any list of the dataset's by its own name: that needs no labels.
 
-        Raises StageError on absent files and when no image of train or score has a label.
+        "negatives" are those of the training list that are kept as pure background. Raises StageError on absent files and
+        when no image of train or score has a label.
         """
         if role not in self._splits:
             self._splits[role] = self._read(role)
         return self._splits[role]
 
     def _read(self, role: str) -> tuple[Sample, ...]:
+        if role == NEGATIVES:
+            return tuple(Sample(i, file, ()) for i, file in zip(self._negatives, self._files_of(self._negatives), strict=True))
         name = getattr(self.config, role) if role in ROLES else role
         ids = self.reader.ids(name)
         files = self.reader.files(ids, name)
@@ -107,6 +123,16 @@ class Dataset:
             return samples
         self._guard(role, name, ids)
         return self._labelled(samples, name)
+
+    @cached_property
+    def _negatives(self) -> tuple[str, ...]:
+        """Ids of the training list of which the labels say that no class is there, where these are kept."""
+        if self.config.negatives == "leave out":
+            return ()
+        return tuple(i for i in self.reader.ids(self.config.train) if self._labels[0].get(i) == ())
+
+    def _files_of(self, ids: tuple[str, ...]) -> list[str]:
+        return self.reader.files(ids, self.config.train) if ids else []
 
     def _guard(self, role: str, name: str, ids: tuple[str, ...]) -> None:
         """Refuse to train on images of the final numbers, and to score images that no seeds are made for."""
@@ -128,9 +154,11 @@ class Dataset:
                 )
 
     def _labelled(self, samples: tuple[Sample, ...], name: str) -> tuple[Sample, ...]:
+        kept = set(self._negatives)
+        samples = tuple(sample for sample in samples if sample.id not in kept)
         labelled = tuple(sample for sample in samples if sample.labels)
         if not labelled or (self.config.require_labels and len(labelled) < len(samples)):
-            missing = next(s.id for s in samples if not s.labels)
+            missing = next((s.id for s in samples if not s.labels), "all of them pure background")
             raise StageError(
                 f"{'No' if not labelled else 'Not every'} image of list '{name}' has a label",
                 f"{len(samples) - len(labelled)} of {len(samples)} have none in {self.label_source}, first '{missing}'",
@@ -142,14 +170,17 @@ class Dataset:
     def unlabelled(self) -> tuple[str, ...]:
         """Ids of the training list without a label: left out, counted, warned of."""
         labels = self._labels[0]
-        return tuple(i for i in self.reader.ids(self.config.train) if not labels.get(i))
+        kept = set(self._negatives)
+        return tuple(i for i in self.reader.ids(self.config.train) if not labels.get(i) and i not in kept)
 
     def mask(self, sample: Sample) -> Path | None:
         """The true mask of a sample if there is one: for evaluation alone."""
         return self.reader.mask(sample.id)
 
-    def digest(self, role: str, hashes: HashCache) -> str:
-        """Content digest of a split: ids, image bytes, labels, class names."""
+    def digest(self, role: str, hashes: HashCache) -> str | None:
+        """Content digest of a split: ids, image bytes, labels, class names; None of negatives where there are none."""
+        if role == NEGATIVES and not self._negatives:
+            return None
         rows = [[s.id, _hash(s, hashes), list(s.labels)] for s in self.split(role)]
         return digest({"classes": list(self.classes), "rows": rows})
 
@@ -179,5 +210,6 @@ def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]],
     if config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
     labels = Path(config.labels) if config.labels else None
-    place = Place(Path(config.root), labels, run_dir / TRUE_MASKS)
+    lists = run_dir / config.lists if config.lists else None
+    place = Place(Path(config.root), labels, run_dir / TRUE_MASKS, config.classes, lists)
     return Dataset(config, open_reader(config.reader, place))

@@ -21,6 +21,13 @@ class Place:
     root: Path
     labels: Path | None = None  # a file of image-level labels that goes before the layout's own
     scratch: Path | None = None  # where a layout may write what it makes of its files, true masks for one
+    classes: tuple[str, ...] | None = None  # those that are meant, in the order of their ids, where the layout leaves a choice
+    own_lists: Path | None = None  # the folder of the lists, where they do not lie in the data
+
+    @property
+    def lists(self) -> Path:
+        """The folder of the lists."""
+        return self.own_lists or self.root
 
 
 class Reader(Protocol):
@@ -52,7 +59,7 @@ class Reader(Protocol):
         ...
 
     def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:
-        """0-based class ids of IDS, and their source in words; an image without any, or not in it, is unlabelled.
+        """0-based class ids of IDS, and their source in words; an image that is not among them, or has none, is unlabelled.
 
         Raises StageError on a missing source, an unknown class or a damaged file.
         """

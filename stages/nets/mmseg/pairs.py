@@ -24,7 +24,7 @@ class Pair:
     """An image and the mask that it is learnt from, how sure that one is of its pixels (stride-4 grid), and a second opinion."""
 
     sample: Sample
-    mask: Path
+    mask: Path | None  # none: all is background
     sure: Path | None = None  # of all its pixels
     other: Path | None = None  # a mask that agrees
 
@@ -33,7 +33,10 @@ class Pair:
 
         Raises StageError when they are unreadable or of different sizes.
         """
-        image, labels = read_image(self.sample.image), read_mask(self.mask)
+        image = read_image(self.sample.image)
+        if self.mask is None:
+            return image, np.zeros(image.shape[:2], np.uint8)
+        labels = read_mask(self.mask)
         if image.shape[:2] != labels.shape:
             sizes = f"{labels.shape[1]}x{labels.shape[0]} beside {image.shape[1]}x{image.shape[0]}"
             raise StageError(
@@ -54,7 +57,7 @@ def limits(pairs: Sequence[Pair], share: float, ctx: Context) -> Limits:
     Raises StageError where none does.
     """
     total = np.zeros((noise.LEVELS, noise.LEVELS), np.int64)
-    judged = [(pair.mask, pair.sure) for pair in pairs if pair.sure is not None]
+    judged = [(pair.mask, pair.sure) for pair in pairs if pair.mask is not None and pair.sure is not None]
     if not judged:
         raise StageError(
             "Cannot leave out what the masks are least sure of",

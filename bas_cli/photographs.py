@@ -1,0 +1,61 @@
+"""`bas run DIR`: a folder of photographs as a dataset; its configuration is written into the run's folder first."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bas_cli.options import Request
+
+CONFIG, LISTS = "dataset.yaml", "lists"  # in the run's folder
+
+
+def is_folder(dataset: str) -> bool:
+    """Whether DATASET means a folder: a shipped configuration of that name goes before it."""
+    import configs
+
+    return dataset not in configs.names() and Path(dataset).expanduser().is_dir()
+
+
+def folder_name(dataset: str) -> str:
+    """The name of a run on the folder DATASET."""
+    return Path(dataset).expanduser().resolve().name
+
+
+def configured(request: Request) -> Request:
+    """REQUEST as it is, or, where its dataset is a folder, with the configuration that was written for it now or before.
+
+    Raises StageError where the folder holds nothing that can be learnt from.
+    """
+    from bas_cli import options
+
+    if request.dataset is None or not is_folder(request.dataset):
+        return request
+    root, run = Path(request.dataset).expanduser().resolve(), options.run_folder(request)
+    if not _stays(run, root):
+        _write(request, root, run)
+    return replace(request, dataset=str(run / CONFIG), run=run, data=root)
+
+
+def _stays(run: Path, root: Path) -> bool:
+    """Whether the configuration in the folder RUN is to be kept: it is ROOT's, or stages were made with it."""
+    import configs
+    from stages import PIPELINE
+    from stages.core.manifest import begun_with
+
+    if not (run / CONFIG).is_file():
+        return False
+    data = configs.load(str(run / CONFIG)).get("data") or {}
+    return data.get("root") == str(root) or any(begun_with(run / name) for name in PIPELINE)
+
+
+def _write(request: Request, root: Path, run: Path) -> None:
+    from bas_cli import console
+    from stages.actions.init_data import Wish, initialise
+
+    labels = request.labels and request.labels.expanduser().absolute()
+    found = initialise(Wish(root, run / CONFIG, run / LISTS, LISTS, labels))
+    console.found_table(found, sys.stderr)

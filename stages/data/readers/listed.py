@@ -1,0 +1,141 @@
+"""What readers of a person's own photographs share: a row an image, lists in a folder of their own, masks that may be there.
+
+A mask of `sub/name.jpg` is `masks/sub/name.png`, `masks/<id>.png`, or `masks/name.png` where no other image has that name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from stages.core.errors import StageError
+from stages.data.labels import Labels
+
+MASKS = "masks"  # the folder of true masks
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # in either case
+ABSENCE = ("background", "negative", "negatives", "none")  # names that say of an image that no class is in it
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image: its file below the root, with slashes; the names of its classes, None where nobody said; its split, if told."""
+
+    file: str
+    classes: tuple[str, ...] | None
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The reader of ROWS by id; SOURCE says where their labels come from, LISTS is the folder of the lists."""
+
+    root: Path
+    rows: Mapping[str, Row]
+    classes: tuple[str, ...]
+    source: str
+    lists: Path
+
+    def has_list(self, name: str) -> bool:
+        """Whether the list NAME is there."""
+        return (self.lists / f"{name}.txt").is_file()
+
+    def ids(self, name: str) -> tuple[str, ...]:
+        """Ids of the list NAME, one a line: names may hold spaces. Raises StageError."""
+        path = self.lists / f"{name}.txt"
+        try:
+            ids = tuple(dict.fromkeys(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()))))
+        except FileNotFoundError as error:
+            known = sorted(other.stem for other in self.lists.glob("*.txt"))
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            hint = f"Did you mean '{near[0]}'?" if near else "`bas data init` writes the lists, and data.lists names their folder"
+            why = f"lists there: {', '.join(known) or 'none'}"
+            raise StageError(f"No image list '{name}' in {self.lists}", why, hint) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise StageError(f"Cannot read {path}", str(error), "Make it a readable UTF-8 text file") from error
+        if not ids:
+            raise StageError(f"The image list {path} is empty", "it names no image", "Put one id a line into it")
+        return ids
+
+    def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
+        """The file of each of IDS. Raises StageError that names the first absent one and counts the rest."""
+        absent = [i for i in ids if i not in self.rows]
+        if absent:
+            raise StageError(
+                f"List '{listed_in}' names absent images",
+                f"{len(absent)} of {len(ids)} are not in {self.root}, first '{absent[0]}'",
+                "Add the files, correct the list, or write lists and configuration anew with `bas data init`",
+            )
+        return [f"{self.root}{os.sep}{self.rows[i].file}" for i in ids]
+
+    def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:
+        """Labels of IDS and their source; an image of which nobody said anything is not among them."""
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        found = {i: self.rows[i].classes for i in ids if i in self.rows}
+        return {i: tuple(sorted(numbers[n] for n in names)) for i, names in found.items() if names is not None}, self.source
+
+    @cached_property
+    def _stems(self) -> Counter[str]:
+        return Counter(PurePosixPath(row.file).stem for row in self.rows.values())
+
+    def mask(self, image_id: str) -> Path | None:
+        """The readable true mask of an image, or None."""
+        file = PurePosixPath(self.rows[image_id].file)
+        places = [str(file.with_suffix("")), image_id, *([file.stem] if self._stems[file.stem] == 1 else [])]
+        paths = (self.root / MASKS / f"{place}.png" for place in dict.fromkeys(places))
+        return next((path for path in paths if os.access(path, os.R_OK)), None)
+
+    def objects(self, image_id: str) -> Path | None:
+        """Instances are not told of."""
+        return None
+
+    def instances(self) -> Path | None:
+        """Instances are not told of."""
+        return None
+
+
+def images_in(root: Path, below: str = "") -> list[str]:
+    """Images in ROOT/BELOW and the folders in it, relative to ROOT with slashes, sorted; hidden ones are passed over."""
+    found: list[str] = []
+    for folder, inner, names in os.walk(root / below):
+        inner[:] = sorted(name for name in inner if name[0] != ".")
+        place = Path(folder).relative_to(root).as_posix()
+        prefix = "" if place == "." else f"{place}/"
+        found += [prefix + name for name in names if name[0] != "." and name.lower().endswith(SUFFIXES)]
+    return sorted(found)
+
+
+def identify(files: Iterable[str], below: str = "") -> dict[str, str]:
+    """An id for each file: its path below the folder BELOW without the suffix, joined by `-`; with it where two would be alike.
+
+    Raises StageError where two are alike all the same.
+    """
+    start = len(below) + 1 if below else 0
+    short = {file: file[start:].rpartition(".")[0].replace("/", "-") for file in files}
+    often = Counter(short.values())
+    ids = {file: name if often[name] == 1 else file[start:].replace("/", "-") for file, name in short.items()}
+    double = next((name for name, count in Counter(ids.values()).items() if count > 1), None)
+    if double is not None:
+        same = [file for file, name in ids.items() if name == double]
+        raise StageError("Two images would have one name", f"{same[0]} and {same[1]} are both '{double}'", "Rename one of them")
+    return ids
+
+
+def class_names(rows: Iterable[Row], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """The classes: those WANTED in their order, else all that ROWS name, sorted. Raises StageError on one that is not wanted."""
+    found = sorted({name for row in rows for name in row.classes or ()})
+    if wanted is None:
+        return tuple(found)
+    strange = [name for name in found if name not in wanted]
+    if strange:
+        near = difflib.get_close_matches(strange[0], wanted, n=1)
+        raise StageError(
+            f"Unknown class '{strange[0]}' in {where}",
+            f"data.classes are {', '.join(wanted[:20])}",
+            f"Did you mean '{near[0]}'?" if near else "Correct the label, or add it to data.classes",
+        )
+    return tuple(wanted)
