@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NEEDS = ("mask_choice", "segment_train", "self_masks")
 SHARED = ("segment_train", NETWORK)
-READS = ("train",)
+READS = ("train", "negatives")
 MEMORY = "Raise segment_train.accumulate (the same batch in more passes), or lower segment_train.batch or segment_train.crop"
 
 
@@ -38,7 +38,7 @@ class Config(Section):
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
     from stages.nets.mmseg.learn import learn
-    from stages.nets.mmseg.pairs import Pair
+    from stages.nets.mmseg.pairs import Pair, background
 
     masks, first = ctx.input("self_masks"), ctx.input("mask_choice")
 
@@ -47,7 +47,7 @@ def run(config: Config, ctx: Context) -> Outputs:
         return Pair(sample, own, sure if sure.exists() else None, mask_path(first, sample.id) if config.agreed else None)
 
     pairs = [pair(sample) for sample in ctx.dataset.split("train")]
-    made = learn(replace(ctx.shared["segment_train"], void=config.void), pairs, ctx)
+    made = learn(replace(ctx.shared["segment_train"], void=config.void), [*pairs, *background(ctx)], ctx)
     before = (read_manifest(ctx.input("segment_train")) or {}).get("notes", {}).get("supervision", "pseudo")
     return replace(made, notes={**made.notes, "supervision": before, "masks": _masks(config)})
 

@@ -39,12 +39,12 @@ def more_needs(config: Config) -> tuple[str, ...]:
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
     from stages.nets.mmseg.learn import learn
-    from stages.nets.mmseg.pairs import Pair
+    from stages.nets.mmseg.pairs import Pair, background
 
     refined = maskfiles.from_folder(ctx.input("mask_choice"), maskfiles.REFINED) if more_needs(config) else ()
     sure = {image_id: maskfiles.confidence_path(ctx.input("irn_masks"), image_id) for image_id in refined}
     pairs = [Pair(sample, _mask(sample, config, ctx), sure.get(sample.id)) for sample in ctx.dataset.split("train")]
-    negatives = [Pair(sample, None) for sample in ctx.dataset.split("negatives")]
+    negatives = background(ctx)
     made = learn(config, [*pairs, *negatives], ctx)
     notes = {**made.notes, "supervision": _supervision(config, ctx)}
     return replace(made, notes=notes | ({"negatives": len(negatives)} if negatives else {}))

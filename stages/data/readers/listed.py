@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from stages.core.errors import StageError
+from stages.data import formats
 from stages.data.labels import Labels
 
 MASKS = "masks"  # the folder of true masks
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # in either case
 ABSENCE = ("background", "negative", "negatives", "none")  # names that say of an image that no class is in it
 
 
@@ -105,7 +105,7 @@ def images_in(root: Path, below: str = "") -> list[str]:
         inner[:] = sorted(name for name in inner if name[0] != ".")
         place = Path(folder).relative_to(root).as_posix()
         prefix = "" if place == "." else f"{place}/"
-        found += [prefix + name for name in names if name[0] != "." and name.lower().endswith(SUFFIXES)]
+        found += [prefix + name for name in names if name[0] != "." and name.lower().endswith(tuple(formats.SUFFIXES))]
     return sorted(found)
 
 

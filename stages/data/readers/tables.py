@@ -16,11 +16,12 @@ from typing import Any
 from xml.parsers import expat
 
 from stages.core.errors import StageError
+from stages.data import formats
 
 IMAGE = ("image", "file", "filename", "file_name", "filepath", "path", "image_path", "img", "image_id", "id", "name")
 LABELS = ("labels", "label", "classes", "class", "tags", "tag", "categories", "category")
 SPLIT = ("split", "subset", "set", "partition")
-PICTURE = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
+PICTURE = re.compile(f"({'|'.join(map(re.escape, formats.SUFFIXES))})$", re.IGNORECASE)
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml")
 LARGEST = 1 << 28  # bytes of a file
 

@@ -51,6 +51,11 @@ class Pair:
         return image, labels
 
 
+def background(ctx: Context) -> list[Pair]:
+    """Images to train on of which the labels say that no class is there, where `data.negatives` keeps them."""
+    return [Pair(sample, None) for sample in ctx.dataset.split("negatives")]
+
+
 def limits(pairs: Sequence[Pair], share: float, ctx: Context) -> Limits:
     """The confidence below which pixels of each label are left out: SHARE of them, over all masks that say how sure they are.
 
