@@ -82,6 +82,8 @@ def evaluate(
         console.note(
             "IoU by class: --classes; threshold curves, precision and recall: --curves; classes taken for others: --confusion"
         )
+    if found.metrics and not any("mIoU" in key for metrics in found.metrics.values() for key in metrics) and not quiet:
+        console.note("nothing is scored: no true masks are there for all images of the scored list (data.score) or of data.val")
     _state(supervision(opened))
 
 
