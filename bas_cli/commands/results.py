@@ -21,6 +21,7 @@ Confusion = Annotated[bool, typer.Option("--confusion", help="Which class the ne
 Recompute = Annotated[bool, typer.Option("--recompute", help="Score the outputs again instead of reading the manifests.")]
 
 LARGEST = 15  # confusions in a table
+SCORED = {"seed_infer", "irn_masks", "segment_predict"}  # stages that have numbers where true masks are
 SHOWN = tuple(step / 20 for step in range(1, 20))  # thresholds that have a row; the file has them all
 
 
@@ -82,7 +83,7 @@ def evaluate(
         console.note(
             "IoU by class: --classes; threshold curves, precision and recall: --curves; classes taken for others: --confusion"
         )
-    if found.metrics and not any("mIoU" in key for metrics in found.metrics.values() for key in metrics) and not quiet:
+    if not quiet and SCORED & set(found.metrics) and not any("/mIoU" in key for keys in found.metrics.values() for key in keys):
         console.note("nothing is scored: no true masks are there for all images of the scored list (data.score) or of data.val")
     _state(supervision(opened))
 
