@@ -78,7 +78,12 @@ def plan_table(rows: Sequence[Mapping[str, Any]], total: Mapping[str, float]) ->
 
 def found_table(found: Mapping[str, Any], stream: TextIO | None = None) -> None:
     """What was found in a folder of photographs and what is made of it, on stdout or STREAM; warnings on stderr."""
-    layout = {"voc": "VOC devkit", "folder": "one sub-folder a class", "table": "photographs and a file of labels"}
+    layout = {
+        "voc": "VOC devkit",
+        "coco": "COCO's documents of instances",
+        "folder": "one sub-folder a class",
+        "table": "photographs and a file of labels",
+    }
     split = ", ".join(f"{name} {count}" for name, count in found["lists"].items())
     cost = found["estimate"]
     rows = [

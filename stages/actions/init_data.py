@@ -17,9 +17,9 @@ from stages import PIPELINE
 from stages.actions import photographs_config as settings
 from stages.core.errors import StageError
 from stages.core.files import write_text
-from stages.data.readers import Place, open_reader, table
+from stages.data.readers import Place, Reader, coco, open_reader, table
 from stages.data.readers import folder as folders
-from stages.data.readers.listed import Listed
+from stages.data.readers.listed import Listed, Row
 from stages.data.readers.voc import Devkit
 from stages.data.splits import stratified
 
@@ -50,16 +50,21 @@ def initialise(wish: Wish) -> dict[str, Any]:
     data: dict[str, Any] = {"reader": layout, "root": str(place.root)}
     if place.labels is not None:
         data["labels"] = str(place.labels)
-    if isinstance(reader, Listed):
-        facts = _split(reader, wish) | _strange(reader, place)
-        data |= {"lists": wish.named, "classes": list(reader.classes), "train": "train"}
-        data |= {"score": "score" if "score" in facts["lists"] else "train", "val": "val" if "val" in facts["lists"] else "test"}
-        data |= {"negatives": "keep"} if facts["negatives"] else {}
-        files = [f"{place.root}/{row.file}" for row in reader.rows.values()]
+    own = _own_lists(reader)
+    if own is not None:
+        rows, facts = _rows(reader, list(own.values())), {"split": "the data's own lists"}
+        facts["lists"] = {name: len(reader.ids(name)) for name in dict.fromkeys(own.values())}
+        data |= own
     else:
-        facts, named, files = _of_lists(reader)
-        data |= named
-    found = {"layout": layout, "root": str(place.root), "config": str(wish.config), **facts, **_sizes(files)}
+        rows = _rows(reader, _names(reader))
+        facts = _split(rows, reader, wish) | _strange(place)
+        data |= {"lists": wish.named, "classes": list(reader.classes)} if isinstance(reader, Listed) else {"lists": wish.named}
+        data |= {"train": "train", "score": "score" if "score" in facts["lists"] else "train"}
+        data |= {"val": "val" if "val" in facts["lists"] else "test"}
+    facts = _counted(rows, reader) | facts
+    data |= {"negatives": "keep"} if facts["negatives"] else {}
+    found = {"layout": layout, "root": str(place.root), "config": str(wish.config), **facts}
+    found |= _sizes([f"{place.root}/{row.file}" for row in rows.values()])
     return found | {"estimate": _write(wish, data, found)}
 
 
@@ -72,6 +77,8 @@ def recognise(root: Path, labels: Path | None = None) -> tuple[str, Place]:
         return "voc", Place(root, labels)
     if labels is not None:
         return "table", Place(root, labels)
+    if coco.documents(root):
+        return "coco", Place(root)
     fault: StageError | None = None
     try:
         file = table.find(root)
@@ -90,33 +97,73 @@ def recognise(root: Path, labels: Path | None = None) -> tuple[str, Place]:
     )
 
 
-def _split(reader: Listed, wish: Wish) -> dict[str, Any]:
-    """Write the lists of a person's own photographs: as the data has them, else stratified. Returns what they hold."""
-    labels = {i: row.classes for i, row in reader.rows.items() if row.classes is not None}
-    masked = {i for i in labels if reader.mask(i) is not None}
-    given = {name: [i for i in labels if reader.rows[i].split == name] for name in LISTS}
+def _own_lists(reader: Reader) -> dict[str, str] | None:
+    """The lists that the data has itself, by their use: a devkit's, or COCO's where there are two documents."""
+    if isinstance(reader, Devkit):
+        return {"train": "train_aug" if reader.has_list("train_aug") else "train", "score": "train", "val": "val"}
+    names = _names(reader)
+    train, val = (next((name for name in names if part in name), None) for part in ("train", "val"))
+    return {"train": train, "score": train, "val": val} if train and val else None
+
+
+def _names(reader: Reader) -> list[str]:
+    """The lists of COCO's documents; none of a person's own photographs."""
+    return sorted(coco.documents(reader.root)) if isinstance(reader, coco.Coco) else []
+
+
+def _rows(reader: Reader, names: Sequence[str]) -> Mapping[str, Row]:
+    """A row for each image of the lists NAMES, or of a person's own photographs."""
+    if isinstance(reader, Listed):
+        return reader.rows
+    rows: dict[str, Row] = {}
+    for name in names:
+        ids = reader.ids(name)
+        labels, _ = reader.labels(ids)
+        for image_id, file in zip(ids, reader.files(ids, name), strict=True):
+            classes = tuple(reader.classes[label] for label in labels.get(image_id, ())) or None
+            rows[image_id] = Row(Path(file).relative_to(reader.root).as_posix(), classes)
+    return rows
+
+
+def _masked(rows: Mapping[str, Row], reader: Reader) -> set[str]:
+    """Images with a true mask; COCO's are drawn when they are asked for, so that all have one."""
+    return set(rows) if isinstance(reader, coco.Coco) else {image_id for image_id in rows if reader.mask(image_id) is not None}
+
+
+def _counted(rows: Mapping[str, Row], reader: Reader) -> dict[str, Any]:
+    """What the images are labelled with."""
+    labels = [row.classes for row in rows.values() if row.classes is not None]
+    counted = Counter(name for names in labels for name in names)
+    return {
+        "images": len(rows),
+        "classes": {name: counted[name] for name in reader.classes},
+        "several": sum(len(names) > 1 for names in labels),
+        "negatives": sum(not names for names in labels),
+        "unlabelled": len(rows) - len(labels),
+        "masks": len(_masked(rows, reader)),
+    }
+
+
+def _split(rows: Mapping[str, Row], reader: Reader, wish: Wish) -> dict[str, Any]:
+    """Write lists of the images that somebody labelled: as the data has them, else stratified. Returns how, and how many."""
+    labels = {i: row.classes for i, row in rows.items() if row.classes is not None}
+    masked = _masked(rows, reader) & set(labels)
+    given = {name: [i for i in labels if rows[i].split == name] for name in LISTS}
     lists = {name: ids for name, ids in given.items() if ids}
-    if not given["train"] or len(lists) < 2:
-        free = given["train"] or [i for i in labels if not reader.rows[i].split]
-        lists |= dict(zip(("train", "val"), _drawn(free, labels, masked, wish), strict=True))
+    free = [i for i in labels if not rows[i].split]
+    whole = len(lists) > 1 and "train" in lists
+    if whole:
+        lists["train"] += free
     else:
-        lists["train"] += [i for i in labels if not reader.rows[i].split]
+        lists |= dict(zip(("train", "val"), _drawn(given["train"] + free, labels, masked, wish), strict=True))
     score = [i for i in lists["train"] if i in masked and labels[i]]
     if 0 < len(score) < sum(bool(labels[i]) for i in lists["train"]):
         lists["score"] = score  # true masks of some: these are scored
     _require(lists, labels, reader)
     for name, ids in lists.items():
         write_text(wish.lists / f"{name}.txt", "".join(f"{i}\n" for i in sorted(ids)))
-    return {
-        "images": len(reader.rows),
-        "classes": _counts(labels.values(), reader.classes),
-        "several": sum(len(names) > 1 for names in labels.values()),
-        "negatives": sum(not names for names in labels.values()),
-        "unlabelled": len(reader.rows) - len(labels),
-        "masks": len(masked),
-        "split": "as the data has it" if len([ids for ids in given.values() if ids]) > 1 else "stratified by label set",
-        "lists": {name: len(ids) for name, ids in lists.items()},
-    }
+    how = "as the data has it" if whole else "stratified by label set"
+    return {"split": how, "lists": {name: len(ids) for name, ids in lists.items()}}
 
 
 def _drawn(free: Sequence[str], labels: Mapping[str, Any], masked: set[str], wish: Wish) -> tuple[list[str], list[str]]:
@@ -127,10 +174,10 @@ def _drawn(free: Sequence[str], labels: Mapping[str, Any], masked: set[str], wis
     return sorted(set(free) - set(held)), held
 
 
-def _require(lists: Mapping[str, Sequence[str]], labels: Mapping[str, Any], reader: Listed) -> None:
+def _require(lists: Mapping[str, Sequence[str]], labels: Mapping[str, Any], reader: Reader) -> None:
     """Raise StageError where there is too little to learn from: BAS tells a class from others, and from what is around it."""
     present = Counter(name for i in lists["train"] for name in labels[i])
-    lacking = [name for name in reader.classes if not present[name]]
+    lacking = sorted({name for names in labels.values() for name in names} - set(present))
     if len(reader.classes) < 2:
         why = f"{reader.root} has {' and '.join(reader.classes) or 'none'}"
         raise StageError("One class alone cannot be learnt", why, "Add images of something else, as a class of its own")
@@ -139,38 +186,12 @@ def _require(lists: Mapping[str, Sequence[str]], labels: Mapping[str, Any], read
         raise StageError(f"Too few images in {reader.root}", why, "Add images, or change --val-share")
 
 
-def _counts(labels: Any, classes: Sequence[str]) -> dict[str, int]:
-    counted = Counter(name for names in labels for name in names)
-    return {name: counted[name] for name in classes}
-
-
-def _strange(reader: Listed, place: Place) -> dict[str, Any]:
+def _strange(place: Place) -> dict[str, Any]:
     """What a file of labels names that is not there, and images that it does not name."""
     if place.labels is None:
         return {}
     found = table.look_up(place.root, place.labels)
     return {"absent": list(found.absent), "unnamed": list(found.unnamed), "repeated": found.repeated}
-
-
-def _of_lists(reader: Any) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-    """Counts of a devkit, the lists that its configuration names, and the files to look at."""
-    assert isinstance(reader, Devkit)
-    names = {"train": "train_aug" if reader.has_list("train_aug") else "train", "score": "train", "val": "val"}
-    ids = {name: reader.ids(name) for name in dict.fromkeys(names.values())}
-    train = ids[names["train"]]
-    labels, source = reader.labels(train)
-    present = {i: [reader.classes[k] for k in labels.get(i, ())] for i in train}
-    facts = {
-        "images": len(set().union(*ids.values())),
-        "classes": _counts(present.values(), reader.classes),
-        "several": sum(len(found) > 1 for found in present.values()),
-        "negatives": 0,
-        "unlabelled": sum(not found for found in present.values()),
-        "masks": sum(reader.mask(i) is not None for i in set().union(*ids.values())),
-        "split": f"the data's own lists, labels from {source}",
-        "lists": {name: len(found) for name, found in ids.items()},
-    }
-    return facts, names, reader.files(train, names["train"])
 
 
 def _sizes(files: Sequence[str]) -> dict[str, Any]:

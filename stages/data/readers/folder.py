@@ -25,7 +25,7 @@ def open_at(place: Place) -> Listed:
         raise StageError(f"Cannot use data {place.root}", why, "Give a folder with one sub-folder a class")
     ids = identify(row.file for row in found)
     classes = class_names(found, place.classes, str(place.root))
-    return Listed(place.root, {ids[row.file]: row for row in found}, classes, "the folders' names", place.lists)
+    return Listed(place.lists, place.root, {ids[row.file]: row for row in found}, classes, "the folders' names")
 
 
 def rows(root: Path, wanted: Sequence[str] | None = None) -> list[Row]:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from stages.core.errors import StageError
 from stages.data import formats
 from stages.data.labels import Labels
+from stages.data.readers.lists import Lists
 
 MASKS = "masks"  # the folder of true masks
 ABSENCE = ("background", "negative", "negatives", "none")  # names that say of an image that no class is in it
@@ -31,35 +32,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """The reader of ROWS by id; SOURCE says where their labels come from, LISTS is the folder of the lists."""
+class Listed(Lists):
+    """The reader of ROWS by id; SOURCE says where their labels come from."""
 
     root: Path
     rows: Mapping[str, Row]
     classes: tuple[str, ...]
     source: str
-    lists: Path
-
-    def has_list(self, name: str) -> bool:
-        """Whether the list NAME is there."""
-        return (self.lists / f"{name}.txt").is_file()
-
-    def ids(self, name: str) -> tuple[str, ...]:
-        """Ids of the list NAME, one a line: names may hold spaces. Raises StageError."""
-        path = self.lists / f"{name}.txt"
-        try:
-            ids = tuple(dict.fromkeys(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()))))
-        except FileNotFoundError as error:
-            known = sorted(other.stem for other in self.lists.glob("*.txt"))
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            hint = f"Did you mean '{near[0]}'?" if near else "`bas data init` writes the lists, and data.lists names their folder"
-            why = f"lists there: {', '.join(known) or 'none'}"
-            raise StageError(f"No image list '{name}' in {self.lists}", why, hint) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise StageError(f"Cannot read {path}", str(error), "Make it a readable UTF-8 text file") from error
-        if not ids:
-            raise StageError(f"The image list {path} is empty", "it names no image", "Put one id a line into it")
-        return ids
 
     def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
         """The file of each of IDS. Raises StageError that names the first absent one and counts the rest."""
