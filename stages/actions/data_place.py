@@ -44,5 +44,5 @@ def _configured(word: str, data: Path | None, labels: Path | None) -> Census:
     assert isinstance(config, dataset.Config)
     if config.recipe is not None:
         raise StageError(f"Nothing to check in {word}", "its images are generated", "Name a dataset of photographs")
-    reader = dataset.open_dataset(config, Path()).reader
+    reader = dataset.open_dataset(config, Path(word).parent).reader  # where lists that `bas data init` wrote may lie
     return census.take(reader, {role: getattr(config, role) for role in LISTS})
