@@ -287,3 +287,31 @@ def test_processes_find_the_same(devkit: Path, tmp_path: Path, monkeypatch: pyte
         alone.append(checked(many).plain())
     assert alone[0] == alone[1] and alone[0]["images"] == 80
     assert alone[0]["findings"][0]["kind"] == "empty file"
+
+
+def folder_of_classes(root: Path, generated: Path) -> Path:
+    """Four images of two classes, a folder each."""
+    for number, name in enumerate(("cat", "cat", "dog", "dog")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(generated / IMAGES / f"demo_0000{number}.png", root / name / f"{number}.png")
+    return root
+
+
+def test_a_folder_a_class_is_checked_as_it_is_and_as_it_was_configured(bas: Command, generated: Path, tmp_path: Path) -> None:
+    root = folder_of_classes(tmp_path / "pets", generated)
+    report = checked(root)
+    assert report.sound and report.counts == {"train": {"cat": 2, "dog": 2}} and report.census.lists == {"train": "train"}
+    shutil.copy(root / "cat/0.png", root / "dog/other.png")
+    assert files_of(checked(root), "same bytes, other labels") == [("0.png", "other.png")]
+    assert "dog/other.png" in bas("data", "check", "pets").out
+    (root / "dog/other.png").unlink()
+    assert bas("data", "init", "pets").code == 0
+    found = bas("data", "check", next(str(path) for path in tmp_path.rglob("*.yaml")), "--json", "-q")
+    assert found.code == 0 and found.json["images"] == 4 and set(found.json["splits"]) >= {"train", "val"}
+
+
+def test_splits_that_folders_tell_must_not_share_pictures(generated: Path, tmp_path: Path) -> None:
+    folder_of_classes(tmp_path / "pets/train", generated)
+    folder_of_classes(tmp_path / "pets/val", generated)
+    report = checked(tmp_path / "pets")
+    assert len(files_of(report, "same bytes in two splits")) == 4 and report.counts["val"] == {"cat": 2, "dog": 2}

@@ -101,7 +101,7 @@ def _of_lists(census: Census) -> Iterator[tuple[str, Case]]:
     for entry in census.entries:
         if "val" in entry.roles and entry.trained:
             yield "same id in two splits", Case((entry.file,))
-        if "train" in entry.roles and entry.labels == ():
+        if census.unlabelled(entry) and not census.trouble:
             yield "no label", Case((entry.file,))
         if census.lists and not entry.roles:
             yield "in no list", Case((entry.file,))

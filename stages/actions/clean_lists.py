@@ -11,7 +11,6 @@ from stages.core.errors import StageError
 from stages.core.files import write_text
 from stages.data.census import Census, Entry
 
-DEVKIT = "ImageSets/Segmentation"
 EVERY = ("train", "score", "val")
 SCORED = ("score", "val")  # lists whose masks are read
 UNUSABLE = ("empty file", "broken image", "same bytes, other labels")
@@ -40,8 +39,7 @@ def _listed(census: Census, name: str) -> list[Entry]:
 
 
 def _written(census: Census, name: str, ids: list[str]) -> Path:
-    folder = census.root / DEVKIT if (census.root / DEVKIT).is_dir() else census.root
-    path = folder / f"{name}.txt"
+    path = census.home / f"{name}.txt"
     if not ids:
         raise StageError(f"No clean list {path}", "no image would be left", "Mend what the table names as errors first")
     try:

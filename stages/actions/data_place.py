@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stages.actions import configure
+from stages.actions.init_data import recognise
 from stages.core.errors import StageError
-from stages.data import census
+from stages.data import census, dataset
 from stages.data.census import Census
-from stages.data.readers import Place, Reader, open_reader
+from stages.data.readers import open_reader
 
-LAYOUTS = ("voc", "coco")  # in the order in which they are tried
 SCORED = ("train", "train2014", "train2017")
 LISTS = {"train": ("train_aug", *SCORED), "score": SCORED, "val": ("val", "val2014", "val2017")}  # the first that is there
 
@@ -19,25 +20,19 @@ def open_census(word: str, data: Path | None, labels: Path | None) -> Census:
     folder = Path(word).expanduser()
     if not folder.is_dir():
         return _configured(word, data, labels)
-    reader = next((found for layout in LAYOUTS if (found := _opened(layout, Place(folder, labels))) is not None), None)
-    if reader is None:
-        return census.of_folder(folder)
-    there = {role: next((name for name in names if reader.has_list(name)), None) for role, names in LISTS.items()}
-    return census.take(reader, {role: name for role, name in there.items() if name is not None})
-
-
-def _opened(layout: str, place: Place) -> Reader | None:
     try:
-        return open_reader(layout, place)
+        layout, place = recognise(folder, labels)
     except StageError:
-        return None
+        if labels is not None:
+            raise
+        return census.of_folder(folder)
+    reader = open_reader(layout, place)
+    there = {role: next((name for name in names if reader.has_list(name)), None) for role, names in LISTS.items()}
+    return census.take(reader, {role: name for role, name in there.items() if name is not None}, negatives=True)
 
 
 def _configured(word: str, data: Path | None, labels: Path | None) -> Census:
     """The dataset of a configuration. Raises StageError where it is generated or its folder is not there."""
-    from stages.actions import configure
-    from stages.data import dataset
-
     named = {"root": data, "labels": labels}
     overrides = {"data": {key: str(path.expanduser().absolute()) for key, path in named.items() if path is not None}}
     config = configure.resolve(word, [], overrides)["data"]
@@ -45,4 +40,4 @@ def _configured(word: str, data: Path | None, labels: Path | None) -> Census:
     if config.recipe is not None:
         raise StageError(f"Nothing to check in {word}", "its images are generated", "Name a dataset of photographs")
     reader = dataset.open_dataset(config, Path(word).parent).reader  # where lists that `bas data init` wrote may lie
-    return census.take(reader, {role: getattr(config, role) for role in LISTS})
+    return census.take(reader, {role: getattr(config, role) for role in LISTS}, config.negatives == "keep")

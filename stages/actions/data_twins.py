@@ -30,10 +30,10 @@ def cases(census: Census, facts: Mapping[str, Facts]) -> Iterator[tuple[str, Cas
 
 
 def _same_bytes(entries: Sequence[Entry], facts: Mapping[str, Facts]) -> list[list[Entry]]:
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[bytes, list[Entry]] = {}
     for entry in entries:
         if facts[entry.file].bytes:
-            groups.setdefault(facts[entry.file].sha256, []).append(entry)
+            groups.setdefault(facts[entry.file].digest, []).append(entry)
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -15,6 +15,9 @@ from stages.core.errors import StageError
 from stages.data.formats import SUFFIXES, UNSUPPORTED
 from stages.data.labels import Labels
 from stages.data.readers import Reader
+from stages.data.readers.listed import Listed
+from stages.data.readers.lists import Lists
+from stages.data.readers.voc import LIST_FOLDERS
 
 NOT_PHOTOGRAPHS = frozenset({"SegmentationClass", "SegmentationClassAug", "SegmentationObject", "masks"})  # folders of masks
 T = TypeVar("T")
@@ -22,7 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file; `roles` are those of train, score and val whose list names it. Labels are None where none are known."""
+    """One image file; `roles` are those of train, score and val whose list names it.
+
+    Labels are None where nobody said any, and empty where somebody said that there are none.
+    """
 
     id: str
     file: str
@@ -41,9 +47,11 @@ class Census:
     """All entries below ROOT; LISTS: the name of the list of each role, in which some ids may be ABSENT: role → ids."""
 
     root: Path
+    home: Path  # the folder of the lists
     classes: tuple[str, ...]
     lists: Mapping[str, str]
     entries: tuple[Entry, ...]
+    negatives: bool = False  # whether images without any class are trained on as background
     absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
     trouble: tuple[str, ...] = ()  # what keeps lists or labels from being read
@@ -52,22 +60,47 @@ class Census:
         """The entries that a list of ROLES names."""
         return [entry for entry in self.entries if entry.roles & set(roles)]
 
+    def unlabelled(self, entry: Entry) -> bool:
+        """Whether an image of the training list is left out for want of a label."""
+        return "train" in entry.roles and not entry.labels and not (self.negatives and entry.labels == ())
 
-def take(reader: Reader, lists: Mapping[str, str]) -> Census:
-    """The census of a dataset whose LISTS (role → name) are there."""
+
+def take(reader: Reader, lists: Mapping[str, str], negatives: bool = False) -> Census:
+    """The census of a dataset whose LISTS (role → name) are there; without any, one's own photographs."""
     trouble: list[str] = []
-    empty: tuple[str, ...] = ()
-    ids = {role: _attempt(lambda name=name: reader.ids(name), empty, trouble) for role, name in lists.items()}
+    lists, ids = _told(reader) if not lists and isinstance(reader, Listed) else (lists, _listed(reader, lists, trouble))
     every = tuple(dict.fromkeys(i for found in ids.values() for i in found))
     files = dict(_files(reader, every, next(iter(lists.values()), "")))
-    labels = _labels(reader, every, trouble)
+    said = _labels(reader, tuple(files), trouble)
     members = {role: set(found) for role, found in ids.items()}
     roles = {i: frozenset(role for role, found in members.items() if i in found) for i in files}
-    said = dict.fromkeys(files) if labels is None else {i: labels.get(i, ()) for i in files}
-    entries = [Entry(i, file, roles[i], said[i], _text(reader.mask(i))) for i, file in files.items()]
+    entries = [Entry(i, file, roles[i], said.get(i), _text(reader.mask(i))) for i, file in files.items()]
     absent = {role: missing for role, found in ids.items() if (missing := tuple(i for i in found if i not in files))}
     others, unsupported = _others(reader.root, {os.path.realpath(file) for file in files.values()})
-    return Census(reader.root, reader.classes, lists, (*entries, *others), absent, unsupported, tuple(trouble))
+    every_entry = (*entries, *others)
+    return Census(reader.root, home(reader), reader.classes, lists, every_entry, negatives, absent, unsupported, tuple(trouble))
+
+
+def home(reader: Reader) -> Path:
+    """The folder of a dataset's lists."""
+    if isinstance(reader, Lists):
+        return reader.folder
+    devkit = reader.root / LIST_FOLDERS[0]
+    return devkit if devkit.is_dir() else reader.root
+
+
+def _told(reader: Listed) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Lists as a person's folders or file tell them, and their ids: what is of no split is trained on, a test is a val."""
+    ids: dict[str, list[str]] = {}
+    for i, row in reader.rows.items():
+        ids.setdefault("val" if row.split in ("val", "test") else "train", []).append(i)
+    return {role: role for role in ids}, {role: tuple(found) for role, found in ids.items()}
+
+
+def _listed(reader: Reader, lists: Mapping[str, str], trouble: list[str]) -> dict[str, tuple[str, ...]]:
+    """Ids by role, empty where a list cannot be read."""
+    empty: tuple[str, ...] = ()
+    return {role: _attempt(lambda name=name: reader.ids(name), empty, trouble) for role, name in lists.items()}
 
 
 def of_folder(root: Path) -> Census:
@@ -76,7 +109,7 @@ def of_folder(root: Path) -> Census:
     if not entries and not unsupported:
         why = "no such folder" if not root.is_dir() else "it holds no image"
         raise StageError(f"Nothing to check in {root}", why, "Name a folder of images, a dataset's folder or a configuration")
-    return Census(root, (), {}, entries, unsupported=unsupported)
+    return Census(root, root, (), {}, entries, unsupported=unsupported)
 
 
 def _attempt(read: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
@@ -88,9 +121,9 @@ def _attempt(read: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
         return otherwise
 
 
-def _labels(reader: Reader, ids: Sequence[str], trouble: list[str]) -> Labels | None:
-    """Labels by id, or None where they cannot be read."""
-    none: Labels | None = None
+def _labels(reader: Reader, ids: Sequence[str], trouble: list[str]) -> Labels:
+    """Labels by id; none where they cannot be read."""
+    none: Labels = {}
     return _attempt(lambda: reader.labels(ids)[0], none, trouble)
 
 
@@ -109,7 +142,7 @@ def _files(reader: Reader, ids: Sequence[str], name: str) -> Iterator[tuple[str,
 
 def _others(root: Path, known: set[str]) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
     """Image files below ROOT that no list names, and those of formats that cannot be read."""
-    found = [path for path in _walk(root) if os.path.realpath(path) not in known]
+    found = [path for path in _walk(root) if not known or os.path.realpath(path) not in known]
     images = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
     unsupported = tuple(path for path in found if Path(path).suffix.lower() in UNSUPPORTED)
     return tuple(Entry(os.path.relpath(path, root), path) for path in images), unsupported

@@ -31,7 +31,7 @@ class Facts:
     file: str
     fault: str = ""
     bytes: int = 0
-    sha256: str = ""
+    digest: bytes = b""  # of its bytes
     format: str = ""
     size: tuple[int, int] = (0, 0)  # height, width, upright
     traits: frozenset[str] = frozenset()  # of TRAITS
@@ -65,7 +65,7 @@ def inspect(file: str) -> Facts:
             return Facts(file, "empty" if not content else "more than a gigabyte", len(content))
     except OSError as error:
         return Facts(file, error.strerror or "unreadable")
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashlib.blake2b(content, digest_size=16).digest()  # four times as fast as sha256
     try:
         with images.opened(io.BytesIO(content)) as image:
             return _decoded(file, image, len(content), digest)
@@ -73,7 +73,7 @@ def inspect(file: str) -> Facts:
         return Facts(file, images.reason(error), len(content), digest)
 
 
-def _decoded(file: str, image: Image.Image, count: int, digest: str) -> Facts:
+def _decoded(file: str, image: Image.Image, count: int, digest: bytes) -> Facts:
     """Facts of an opened image. Raises what damage raises."""
     size, traits = images.upright_size(image), _of_header(file, image)
     image.draft(None, (LOOK, LOOK))  # fewer frequencies of a JPEG; all of its bytes are read still
