@@ -65,7 +65,8 @@ class FreezeHook(Hook):
     """Keeps batch-norm of the trunk at its stored statistics, which the loop's `train()` lets go before every step."""
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        for norm in batch_norms(bare(runner.model).backbone):
+        trunk = bare(runner.model).get_submodule("backbone")
+        for norm in batch_norms(trunk):
             norm.eval()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
@@ -30,7 +31,7 @@ class Colours(nn.Module):
 
     def __init__(self, net: EncoderDecoder) -> None:
         super().__init__()
-        made = net.data_preprocessor
+        made: Any = net.data_preprocessor
         self.reverse = made.channel_conversion  # images come as RGB, so that a conversion is to BGR
         self.register_buffer("mean", made.mean.clone())
         self.register_buffer("std", made.std.clone())
@@ -41,7 +42,7 @@ class Colours(nn.Module):
 
 def own_grid(net: EncoderDecoder) -> bool:
     """Whether NET's last head gives logits on a grid that plain bilinear resizing takes to the image's size."""
-    last = net.decode_head[-1] if isinstance(net.decode_head, nn.ModuleList) else net.decode_head
+    last: Any = net.decode_head[-1] if isinstance(net.decode_head, nn.ModuleList) else net.decode_head
     plain = type(last).predict in (BaseDecodeHead.predict, BaseCascadeDecodeHead.predict)
     return plain and type(last).predict_by_feat is BaseDecodeHead.predict_by_feat and not last.align_corners
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.multiprocessing as multiprocessing
@@ -137,7 +137,7 @@ def train(
 
     def begin(runner: QuietRunner) -> None:
         if kept is None:
-            initialise(hooks.bare(runner.model))
+            initialise(cast(network.Segmentor, hooks.bare(runner.model)))
         else:
             runner.go_on(kept, settings.accumulate)
 
@@ -205,7 +205,7 @@ def _runner(
 ) -> QuietRunner:
     """The Runner with our loop, optimizer and hooks, and none of mmengine's defaults that print or write."""
     poly = hooks.PolyHook(settings.steps, settings.power, settings.lr_every, settings.accumulate)
-    net = net.to(place.device)
+    net.to(place.device)
     silent = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
     return QuietRunner(
         place,
