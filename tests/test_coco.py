@@ -270,6 +270,18 @@ def test_coco_trains_on_photographs_with_objects_and_scores_on_its_outlines(bas:
     assert len(list((tmp_path / "run/true_masks/train2014").glob("*.png"))) == 6
 
 
+def test_a_folder_in_cocos_format_needs_no_configuration(bas: Command, small: Path, tmp_path: Path) -> None:
+    """Documents to train and to test on are lists; one alone is split, its images without object counted and in no list."""
+    both = bas("data", "init", str(small), "--json").json
+    assert both["lists"] == {"train2014": 6, "val2014": 2} and (both["images"], both["unlabelled"]) == (10, 2)
+    (small / "annotations/instances_val2014.json").unlink()
+    planned = bas("run", str(small), "--run", "run", "--dry-run", "--until", "seed_train")
+    assert planned.code == 0, planned.err
+    listed = [image_id for path in (tmp_path / "run/lists").glob("*.txt") for image_id in path.read_text().split()]
+    assert sorted(listed) == [f"COCO_train2014_{n:012}" for n in range(2, 8)]
+    assert "reader: coco" in (tmp_path / "run/dataset.yaml").read_text()
+
+
 def test_weights_trained_on_cocos_pixels_are_refused_on_coco(bas: Command, small: Path) -> None:
     """On COCO's eighty classes, whatever the stage; other classes in COCO's format may start from them."""
     words = ("run", "coco", "--data", str(small), "--run", "run", "--dry-run", "--set", "segment_train.weights=coco")

@@ -47,7 +47,7 @@ def init(
     """A configuration for a folder of labelled photographs, and the lists of images to train on and to hold out.
 
     DIR has one sub-folder a class, or holds a file of labels (CSV, JSON, JSON lines, Label Studio's JSON, CVAT's XML), or is
-    a VOC devkit. True masks, if there are any, lie in DIR/masks. `bas run DIR` does this by itself.
+    a VOC devkit or in COCO's format. True masks, if there are any, lie in DIR/masks. `bas run DIR` does this by itself.
     """
     from stages.actions.init_data import Wish, initialise
 

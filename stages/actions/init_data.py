@@ -134,12 +134,13 @@ def _counted(rows: Mapping[str, Row], reader: Reader) -> dict[str, Any]:
     """What the images are labelled with."""
     labels = [row.classes for row in rows.values() if row.classes is not None]
     counted = Counter(name for names in labels for name in names)
+    left_out = reader.empty if isinstance(reader, coco.Coco) else 0
     return {
-        "images": len(rows),
+        "images": len(rows) + left_out,
         "classes": {name: counted[name] for name in reader.classes},
         "several": sum(len(names) > 1 for names in labels),
         "negatives": sum(not names for names in labels),
-        "unlabelled": len(rows) - len(labels),
+        "unlabelled": len(rows) - len(labels) + left_out,
         "masks": len(_masked(rows, reader)),
     }
 

@@ -9,6 +9,7 @@ the table whichever was annotated first; what a crowd alone covers is void, as n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,7 @@ _NAMES = (  # of COCO's own classes
 CLASSES = tuple(_NAMES.split(","))
 Shape = tuple[int, Any, bool]  # id in masks (1-based), segmentation, whether it is a crowd
 LONGEST = 1 << 15  # pixels of a side: no photograph is larger
+PLAIN = re.compile(r"\w[\w -]*\.\w+")  # a file's name, no folder's
 INDEX = ".index.json"  # in place of a document's suffix: who is where, without the outlines
 
 
@@ -83,7 +85,9 @@ class Document:
 
     def _id(self, entry: dict[str, Any]) -> str:
         """The name of an image's outputs: that of its file, without suffix; folders become a part of the name."""
-        return "-".join(inner(fields.get(entry, "file_name", str)).with_suffix("").parts)
+        name = inner(fields.get(entry, "file_name", str))
+        stem, _, suffix = name.rpartition(".")
+        return (stem if stem and "/" not in suffix else name).replace("/", "-")
 
     def index(self) -> Index:
         """The photographs and what is in them."""
@@ -103,12 +107,14 @@ class Document:
         return (int(entry.get("height", 0)), int(entry.get("width", 0))), shapes
 
 
-def inner(name: str) -> PurePosixPath:
-    """A file's name in a document, as a path below the folder of the photographs. Raises ValueError where it leads out of it."""
+def inner(name: str) -> str:
+    """A file's name in a document, below the folder of the photographs. Raises ValueError where it leads out of it."""
+    if PLAIN.fullmatch(name):  # nearly all, and there are many
+        return name
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.name or ":" in path.parts[0] or "\0" in name:
         raise ValueError(f"it names a file outside its folder: {name!r}")
-    return path
+    return str(path)
 
 
 def _classes(categories: Sequence[Any]) -> tuple[dict[int, int], tuple[str, ...]]:

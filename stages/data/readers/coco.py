@@ -99,6 +99,11 @@ class Coco:
                 raise StageError(f"Cannot use data {self.root}", why, "Take one of them away")
         return first
 
+    @property
+    def empty(self) -> int:
+        """Photographs of all documents that show no object, and are in no list."""
+        return sum(self.index(name).empty for name in self._documents)
+
     def has_list(self, name: str) -> bool:
         """Whether the list NAME is there."""
         return name in self._documents
@@ -110,14 +115,15 @@ class Coco:
             raise StageError(f"The image list '{name}' is empty", f"{self._documents[name]} has no annotation", "Annotate some")
         return found
 
-    def _home(self, image_id: str, first: str | None = None) -> str | None:
-        """The list of the document that holds an image, FIRST if it does; None where none holds it."""
-        names = [first, *sorted(self._documents)] if first in self._documents else sorted(self._documents)
-        return next((name for name in names if name is not None and image_id in self.index(name).files), None)
+    @cached_property
+    def _homes(self) -> dict[str, str]:
+        """The list of the document that an image is in, the first where it is in several."""
+        return {image_id: name for name in sorted(self._documents, reverse=True) for image_id in self.index(name).files}
 
     def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
         """The path of each id's photograph. Raises StageError that names the first absent one and counts the rest."""
-        homes = {image_id: self._home(image_id, listed_in) for image_id in ids}
+        own = self.index(listed_in).files if listed_in in self._documents else ()
+        homes = {image_id: listed_in if image_id in own else self._homes.get(image_id) for image_id in ids}
         used = {name for name in homes.values() if name is not None}
         folders = {name: _Photographs(self.root, name, self._documents[name], self.index(name)) for name in used}
         paths = {i: folders[name].path(i) if name else None for i, name in homes.items()}
@@ -136,7 +142,7 @@ class Coco:
         """Classes of IDS by the annotations, and their source, with the number of photographs that are in no list."""
         if self.chosen is not None:
             return read_labels(self.root, self.chosen, ids, self.classes)
-        homes = {image_id: name for image_id in ids if (name := self._home(image_id))}
+        homes = {image_id: name for image_id in ids if (name := self._homes.get(image_id))}
         used = sorted(set(homes.values()))
         empty = sum(self.index(name).empty for name in used)
         left = f" ({empty} images without object left out)" if empty else ""
@@ -145,7 +151,7 @@ class Coco:
 
     def mask(self, image_id: str) -> Path | None:
         """The true mask of a photograph: the one that was drawn, or drawn now where there is a place for it."""
-        name = self._home(image_id)
+        name = self._homes.get(image_id)
         if name is None:
             return None
         places = [place / name / f"{image_id}.png" for place in (self.root / MASKS, self.scratch) if place is not None]
@@ -180,22 +186,19 @@ class _Photographs:
     def __init__(self, root: Path, name: str, document: Path, index: Index) -> None:
         beside = document.parent.relative_to(root)
         places = [root / folder.format(list=name, beside=beside) for folder in FOLDERS]
-        self._document, self._names = document, index.files
-        some = [self._inner(image_id) for image_id in islice(index.files, SOME)]
+        try:
+            self._names = {image_id: coco.inner(name) for image_id, name in index.files.items()}
+        except ValueError as error:
+            raise StageError(f"Refused {document}", str(error), "Correct the document") from error
+        some = list(islice(self._names.values(), SOME))
         self.folder = next((place for place in places if any((place / one).is_file() for one in some)), places[0])
-        inner = {self._inner(image_id).rpartition("/")[0] for image_id in index.files}
+        inner = {name.rpartition("/")[0] for name in self._names.values()}
         self._present = {name for folder in inner for name in _listed(self.folder, folder)}
 
     def path(self, image_id: str) -> str | None:
         """Where a photograph lies, or None."""
-        name = self._inner(image_id)
+        name = self._names[image_id]
         return f"{self.folder}{os.sep}{name}" if name in self._present else None
-
-    def _inner(self, image_id: str) -> str:
-        try:
-            return str(coco.inner(self._names[image_id]))
-        except ValueError as error:
-            raise StageError(f"Refused {self._document}", str(error), "Correct the document") from error
 
 
 def _listed(folder: Path, inner: str) -> Iterator[str]:
