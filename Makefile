@@ -4,6 +4,7 @@ PYTHON ?= python3
 DATASET ?= demo
 DATA ?=
 IDS ?=
+EVERY ?= 1
 BIN := .venv/bin
 
 
@@ -27,6 +28,9 @@ test: setup ## set up and run the tests
 
 bench: setup ## speed against plain references, one JSON line each: `make bench`, or `make bench IDS="rw_small crf_pair"`
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(IDS)
+
+faults: setup ## strike every stage at every point, run it again, compare: `make faults`, or `make faults EVERY=40` for a sample
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults --every $(EVERY)
 
 check: setup ## ruff, types, import layers, wheel contents
 	$(BIN)/ruff check .

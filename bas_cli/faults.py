@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from bas_cli import console
-from stages.core import exhaustion
+from stages.core import exhaustion, interrupt
 from stages.core.errors import StageError
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports only this child of it
@@ -45,9 +45,8 @@ def _bad_usage(fault: Any) -> int:
 
 
 def _interrupted() -> int:
-    console.error(
-        "Interrupted: all finished work is kept, a training up to its last half minute. Run the same command again to go on."
-    )
+    training = ", a training up to its last half minute" if interrupt.hurried() else ""
+    console.error(f"Interrupted: all finished work is kept{training}. Run the same command again to go on.")
     return 130
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks import measure
 from benchmarks.measure import Measured
 from benchmarks.small_run import CLASSES, IMAGE, network, noise, photographs, runtime
-from stages.core import training
+from stages.core import loading
 from stages.core.runtime import Runtime
 from stages.data.transforms import LabelledImages
 from stages.formulas import bas as formulas
@@ -130,14 +130,14 @@ def loader_overlap() -> Measured:
 
 def overlap(step: Step, run: Runtime, images: int, batch: int, wait: measure.Work) -> Measured:
     """Throughput of an epoch of IMAGES images with the stage's own loader over that on one batch without loading."""
-    steps = training.steps_per_epoch(images, batch)
+    steps = loading.steps_per_epoch(images, batch)
     with TemporaryDirectory() as folder:
         samples = photographs(Path(folder), images).split("train")
         views = LabelledImages(samples, CLASSES, 512, 448, 0)
         ready = run.place(noise(batch, (448, 448)), channels_last=True), run.place(torch.eye(CLASSES)[:batch])
 
         def loaded() -> Iterator[tuple[Tensor, Tensor]]:
-            for rows, labels in training.batches(views, batch, steps, 0, 0, run.workers):
+            for rows, labels in loading.batches(views, batch, steps, 0, 0, run.workers):
                 yield run.place(rows, channels_last=True), run.place(labels)
 
         pair = measure.in_turns(lambda: _epoch(step, islice(cycle([ready]), steps)), lambda: _epoch(step, loaded()), wait=wait)

@@ -42,7 +42,7 @@ class Config(Section):
 
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final loss."""
-    from stages.core import curves, training
+    from stages.core import curves, loading, training
     from stages.data.views import ScaledImages
     from stages.nets import backbones, cam, initial, pretrained
 
@@ -51,11 +51,11 @@ def run(config: Config, ctx: Context) -> Outputs:
     report = pretrained.load_weights(net.trunk, config.weights)
     ctx.log.info(report.line())
     views = ScaledImages(samples, len(ctx.dataset.classes), config.long_side, config.crop, seed)
-    steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)
+    steps = config.epochs * loading.steps_per_epoch(len(samples), config.batch)
     net = ctx.runtime.place(_training_mode(net, config.frozen_norm), config.channels_last)
     plan = training.Plan(steps, training.poly(steps, config.poly_power))
     optimizer = training.sgd(net, [net.classifier], config.lr, config.head_lr_factor, config.momentum, config.weight_decay)
-    training.fit(net, optimizer, plan, training.loader(views, config.batch, steps, ctx), _Step(net, config, ctx), ctx)
+    training.fit(net, optimizer, plan, loading.order(views, config.batch, steps, ctx), _Step(net, config, ctx), ctx)
     cam.save(net, ctx.out / "network.safetensors")
     metrics = curves.final(ctx.out)
     notes = {"images": len(samples), "steps": steps, "labels": ctx.dataset.label_source, "weights": report.line()}

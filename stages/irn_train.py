@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.core.config import Field, Section, Trunk
 from stages.core.stage import Context, Outputs
@@ -55,7 +55,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     """Train the two branches, from the last kept state if there is one; returns the network's file and final losses."""
     import torch
 
-    from stages.core import curves, training
+    from stages.core import curves, loading, training
     from stages.data.views import PixelLabelledImages
     from stages.nets import backbones, initial, irn
 
@@ -68,14 +68,11 @@ def run(config: Config, ctx: Context) -> Outputs:
     report = initial.fill_trunk(trunk, config.weights, ctx.input("seed_train"))
     ctx.log.info(report.line())
     views = PixelLabelledImages(samples, ctx.input("irn_labels") / "labels", config.crop, config.scales, seed)
-    steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)
+    steps = config.epochs * loading.steps_per_epoch(len(samples), config.batch)
     net = ctx.runtime.place(net.train(), config.channels_last)
     plan = training.Plan(steps, training.poly(steps, config.poly_power))
-
-    def loader(start: int) -> Any:
-        return training.batches(views, config.batch, steps, start, seed, ctx.runtime.workers)
-
-    training.fit(net, _optimizer(net, config), plan, loader, _Step(net, config, ctx), ctx)
+    order = loading.order(views, config.batch, steps, ctx)
+    training.fit(net, _optimizer(net, config), plan, order, _Step(net, config, ctx), ctx)
     if config.displacement:
         _centre(net, samples[:: max(len(samples) // max(config.centre_images, 1), 1)][: config.centre_images], config, ctx)
     irn.save(net, ctx.out / "network.safetensors")

@@ -59,7 +59,7 @@ class Config(Section):
 
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
-    from stages.core import curves, training
+    from stages.core import curves, loading, training
     from stages.data.transforms import LabelledImages
     from stages.nets import backbones, bas, initial, pretrained
 
@@ -77,13 +77,13 @@ def run(config: Config, ctx: Context) -> Outputs:
     report = pretrained.load_weights(backbone, config.weights)
     ctx.log.info(report.line())
     images = LabelledImages(samples, classes, config.resize, config.crop, seed)
-    steps = config.epochs * training.steps_per_epoch(len(samples), config.batch)
+    steps = config.epochs * loading.steps_per_epoch(len(samples), config.batch)
     net = ctx.runtime.place(net.train(), config.channels_last)
     plan = training.Plan(steps, training.poly(steps, config.poly_power, config.lr_floor))
     heads, rates = net.heads(), (config.lr, config.head_lr_factor, config.momentum, config.weight_decay)
     optimizer = training.sgd(net, heads, *rates, without=lambda name: not config.norm_biases and name.endswith("bias"))
     step = _Step(net, config, ctx, len(samples))
-    training.fit(net, optimizer, plan, training.loader(images, config.batch, steps, ctx), step, ctx)
+    training.fit(net, optimizer, plan, loading.order(images, config.batch, steps, ctx), step, ctx)
     bas.save(net, backbone, ctx.out / "network.safetensors", split)
     metrics = curves.final(ctx.out)
     notes = {
@@ -116,7 +116,7 @@ class _Step:
     """One training step: maps → the chosen class's mask → F2 on the background → the terms of Eq. 10."""
 
     def __init__(self, net: BasNet, config: Config, ctx: Context, images: int) -> None:
-        from stages.core.training import steps_per_epoch
+        from stages.core.loading import steps_per_epoch
         from stages.formulas import bas
 
         beta = config.alpha + config.lam if config.beta is None else config.beta
@@ -126,7 +126,7 @@ class _Step:
         self._model = ctx.runtime.fabric.setup_module(net)
 
     def __call__(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
-        from stages.core.training import seeded
+        from stages.core.loading import seeded
         from stages.formulas import bas
 
         images, labels = batch

@@ -103,34 +103,6 @@ def call(folder: Path, *words: str, **variables: str) -> Finished:
     return Finished(int(leaving.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def fork(folder: Path, *words: str, prepare: Callable[[], None] = lambda: None) -> int:
-    """Start `bas WORDS` in FOLDER as a copy of this process, to be killed; its stderr goes to stderr.txt.
-
-    PREPARE changes something in the copy first. Returns the process id.
-    """
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        os.chdir(folder)
-        sys.argv = ["bas", *words]
-        sys.stdout = sys.stderr = (folder / "stderr.txt").open("w", buffering=1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        prepare()
-        main()
-    except SystemExit as leaving:
-        code = int(leaving.code or 0)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def wait(child: int) -> int:
-    """The exit code of a process that was started by `fork`; negative the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def wait_for(child: int, path: Path, text: bool = False) -> None:
     """Wait until a forked process has written PATH (TEXT: something into it); fails when it ends before."""
     deadline = time.monotonic() + 200

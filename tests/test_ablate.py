@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Command, Finished, call, fork, wait, wait_for
+from conftest import TINY, Command, Finished, call, wait_for
 
+from benchmarks.children import fork, wait
 from stages.actions import ablate, cells
 from stages.actions.ablate import Place, Spread
 from stages.actions.configure import resolve

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Finished, call, fork, settings, wait, wait_for
+from conftest import Finished, call, settings, wait_for
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
+from benchmarks.children import fork, wait
 from stages.core import manifest as manifests
 from stages.core.files import read_json
 from stages.nets import backbones

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command, call, fork, settings, wait, wait_for
+from conftest import Command, call, settings, wait_for
 from PIL import Image
 
+from benchmarks.children import fork, wait
 from stages.core.errors import StageError
 from stages.data import mapfiles, pickled, seedfile
 from stages.data.dataset import Config, Dataset, Sample, open_dataset

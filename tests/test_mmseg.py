@@ -170,9 +170,12 @@ def test_initial_weights_fill_a_new_network_only(tmp_path: Path) -> None:
     assert calls == ["called"] and not weights["backbone.conv1.weight"].any()
 
 
-def test_divergence_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"diverged.*segment_train\.loss=balanced"):
-        train(tmp_path, replace(SETTINGS, steps=60, rates=optim.Rates(lr=1e6)))
+def test_divergence_names_the_images_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    told = r" is not finite at step \d: training diverged on images pair \d, .*segment_train\.loss=balanced"
+    with pytest.raises(StageError, match=told):
+        runner.train(replace(SETTINGS, rates=optim.Rates(lr=1e30)), 5, read, tmp_path, CPU, silent, name=lambda i: f"pair {i}")
+    kept = state.read(tmp_path)
+    assert kept is None or all(bool(value.isfinite().all()) for value in kept["net"].values())
 
 
 def test_impossible_settings_are_errors(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import call, fork, wait
+from conftest import call
 from PIL import Image
 
 import configs
 from bas_cli import progress
+from benchmarks.children import fork, wait
 from stages import PIPELINE
 from stages.core import curves, training
 from stages.core.config import merge

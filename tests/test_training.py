@@ -8,16 +8,18 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Command, fork, settings, wait, wait_for
+from conftest import Command, settings, wait_for
 from test_stage import Silent
 from torch import Tensor, nn
 
-from stages.core import curves, stage, training
+from benchmarks.children import fork, wait
+from stages.core import curves, finite, interrupt, loading, stage, training
 from stages.core.errors import StageError
 from stages.core.runtime import Config as RuntimeConfig
 from stages.core.runtime import Runtime
@@ -33,10 +35,10 @@ def test_poly_decays_to_zero_or_to_its_floor():
 
 
 def test_generators_depend_on_every_part_and_nothing_else():
-    draws = {tuple(torch.rand(2, generator=training.seeded(*parts)).tolist()) for parts in ((0, 1), (1, 0), (0, 1, 0), (0,))}
+    draws = {tuple(torch.rand(2, generator=loading.seeded(*parts)).tolist()) for parts in ((0, 1), (1, 0), (0, 1, 0), (0,))}
     assert len(draws) == 4
     torch.manual_seed(123)
-    assert tuple(torch.rand(2, generator=training.seeded(0, 1)).tolist()) in draws
+    assert tuple(torch.rand(2, generator=loading.seeded(0, 1)).tolist()) in draws
 
 
 class Numbers:
@@ -50,7 +52,7 @@ class Numbers:
 
 
 def test_batches_of_an_epoch_hold_every_item_once():
-    rows = list(training.batches(Numbers(), batch=5, steps=4, start=0, seed=0, workers=0))
+    rows = list(loading.batches(Numbers(), batch=5, steps=4, start=0, seed=0, workers=0))
     for epoch in (0, 1):
         part = torch.cat(rows[2 * epoch : 2 * epoch + 2])
         assert part[:, 0].tolist() == [epoch] * 10 and sorted(part[:, 1].tolist()) == list(range(10))
@@ -58,16 +60,16 @@ def test_batches_of_an_epoch_hold_every_item_once():
 
 
 def test_batches_do_not_depend_on_where_one_starts_or_who_reads():
-    whole = list(training.batches(Numbers(), batch=4, steps=7, start=0, seed=3, workers=0))
-    late = list(training.batches(Numbers(), batch=4, steps=7, start=3, seed=3, workers=2))
+    whole = list(loading.batches(Numbers(), batch=4, steps=7, start=0, seed=3, workers=0))
+    late = list(loading.batches(Numbers(), batch=4, steps=7, start=3, seed=3, workers=2))
     assert len(whole) == 7 and len(late) == 4
     assert all(torch.equal(a, b) for a, b in zip(whole[3:], late, strict=True))
-    assert list(training.batches(Numbers(), batch=4, steps=7, start=7, seed=3, workers=2)) == []
+    assert list(loading.batches(Numbers(), batch=4, steps=7, start=7, seed=3, workers=2)) == []
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch():
-    assert training.steps_per_epoch(10, 16) == 1
-    assert len(next(iter(training.batches(Numbers(), batch=16, steps=1, start=0, seed=0, workers=0)))) == 10
+    assert loading.steps_per_epoch(10, 16) == 1
+    assert len(next(iter(loading.batches(Numbers(), batch=16, steps=1, start=0, seed=0, workers=0)))) == 10
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -77,7 +79,7 @@ def test_an_unreadable_image_is_named_from_any_process(devkit: Path, workers: in
     spoilt.write_bytes(spoilt.read_bytes()[:300])
     views = LabelledImages(data.split("train"), 5, side=64, crop=48, seed=0)
     with pytest.raises(StageError, match=f"Cannot read image {spoilt}"):
-        list(training.batches(views, batch=4, steps=2, start=0, seed=0, workers=workers))
+        list(loading.batches(views, batch=4, steps=2, start=0, seed=0, workers=workers))
 
 
 def context(folder: Path) -> stage.Context:
@@ -85,7 +87,22 @@ def context(folder: Path) -> stage.Context:
     return stage.Context(folder, "train", None, {}, runtime, Silent(), logging.getLogger("test"))
 
 
-def fit(folder: Path, losses: list[float], spoil_at: int | None = None) -> nn.Linear:
+class Numbered:
+    """Batches that are the numbers of their steps, each of one image."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def __call__(self, start: int) -> range:
+        return range(start, self._steps)
+
+    def names(self, step: int) -> list[str]:
+        return [f"image_{step}"]
+
+
+def fit(
+    folder: Path, losses: list[float], spoil_at: int | None = None, rate: Callable[[int], float] = lambda step: 1.0
+) -> nn.Linear:
     """Train a line for as many steps as LOSSES has factors; SPOIL_AT makes the gradient of that step infinite."""
     torch.manual_seed(0)
     net = nn.Linear(1, 1)
@@ -96,21 +113,77 @@ def fit(folder: Path, losses: list[float], spoil_at: int | None = None) -> nn.Li
             value = value + (net.bias - net.bias.detach()).abs().sqrt().sum()  # value 0, gradient infinite
         return {"square": value, "total": value}
 
-    plan = training.Plan(len(losses), lambda step: 1.0, log_every=2)
-    training.fit(
-        net, torch.optim.SGD(net.parameters(), 0.1), plan, lambda begin: range(begin, len(losses)), step, context(folder)
-    )
+    plan = training.Plan(len(losses), rate, log_every=2)
+    training.fit(net, torch.optim.SGD(net.parameters(), 0.1), plan, Numbered(len(losses)), step, context(folder))
     return net
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path):
-    with pytest.raises(StageError, match=r"Loss 'square' is nan at step 4: training diverged. Lower the learning rate"):
-        fit(tmp_path, [1.0, 1.0, 1.0, math.nan, 1.0, 1.0])
+def test_a_loss_that_is_not_finite_stops_the_training_at_once_and_its_images_are_named(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    told = r"Loss 'square' is not finite at step 3: training diverged on images image_2. Lower the learning rate"
+    with pytest.raises(StageError, match=told):
+        fit(tmp_path, [1.0, 1.0, math.nan, 1.0, 1.0, 1.0])
+    assert torch.load(tmp_path / "train/state.pth", weights_only=True)["step"] == 2
+    again = fit(tmp_path, [1.0] * 6)
+    assert torch.equal(again.weight, fit(tmp_path / "whole", [1.0] * 6).weight)
+
+
+def test_the_first_loss_that_was_not_finite_is_found_later():
+    """As on a GPU, which is asked every few steps alone."""
+    seen = finite.Finite()
+    assert seen.first is None
+    for step, (one, other) in enumerate([(1.0, 2.0), (1.0, math.inf), (math.nan, math.nan), (1.0, 1.0)]):
+        seen.add(step, {"one": torch.tensor(one), "other": torch.tensor(other)})
+    assert seen.first == finite.Found(1, "other")
+
+
+def test_a_batch_is_named_by_its_images(devkit: Path):
+    data = open_dataset(Config(root=str(devkit), train="train"), devkit)
+    views = LabelledImages(data.split("train"), 5, side=64, crop=48, seed=0)
+    order = loading.Order(views, batch=4, steps=4, seed=0, workers=0)
+    names = [order.names(step) for step in range(4)]
+    ids = sorted(sample.id for sample in data.split("train"))
+    assert sorted(names[0] + names[1]) == sorted(names[2] + names[3]) == ids and names[0] != names[2]
+    labels = {sample.id: sample.labels for sample in data.split("train")}
+    rows = next(order(2))[1]
+    assert [tuple(row.nonzero()[:, 0].tolist()) for row in rows] == [labels[name] for name in names[2]]
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+def test_an_interrupt_waits_for_its_step_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int):
+    asked = interrupt._Asked()
+    monkeypatch.setattr(interrupt, "_Asked", asked)
+
+    def rate(step: int) -> float:
+        if step == stop:
+            interrupt.handle(signal.SIGINT, None)  # in the midst of a step
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, [1.0] * 6, rate=rate)
+    assert asked.value and not asked.hurried
+    assert torch.load(tmp_path / "train/state.pth", weights_only=True)["step"] == stop + 1
+    asked.value = False
+    assert torch.equal(fit(tmp_path, [1.0] * 6).weight, fit(tmp_path / "whole", [1.0] * 6).weight)
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = interrupt._Asked()
+    monkeypatch.setattr(interrupt, "_Asked", asked)
+
+    def rate(step: int) -> float:
+        for _ in range(2):
+            interrupt.handle(signal.SIGINT, None)
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, [1.0] * 6, rate=rate)
+    assert asked.hurried and not (tmp_path / "train/state.pth").exists()
 
 
 def test_a_spoilt_network_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
-    with pytest.raises(StageError, match=r"Parameter '.*' is not finite at step 3"):
+    with pytest.raises(StageError, match=r"Parameter '.*' is not finite at step 3: training diverged on images image_2"):
         fit(tmp_path, [1.0] * 6, spoil_at=2)
     state = torch.load(tmp_path / "train/state.pth", weights_only=True)
     assert state["step"] == 2 and all(bool(value.isfinite().all()) for value in state["net"].values())

@@ -16,7 +16,7 @@ from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import S, Section
 from stages.core.errors import StageError
-from stages.core.files import HashCache, own, write_text
+from stages.core.files import TEMPORARY, HashCache, own, write_text
 from stages.core.log import Tell, open_log
 from stages.data import dataset as datasets
 
@@ -111,8 +111,15 @@ class Run:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
+        self._tidy()
         self.save_config()
         return open_log(self.folder, self.on_warning, self.on_note)
+
+    def _tidy(self) -> None:
+        """Remove half-written files that a kill left beside stages and in them; into folders of images stages look themselves."""
+        for path in (*self.folder.glob(f".*{TEMPORARY}*"), *self.folder.glob(f"*/.*{TEMPORARY}*")):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
     def hold(self) -> None:
         """Keep other processes out of the folder as long as this one lives. Raises StageError where another works in it."""

@@ -7,16 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.core.errors import StageError
 from stages.core.files import write_atomic, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def diverged(what: str, step: int) -> StageError:
-    """WHAT is not finite any more, in the words of a fault."""
-    return StageError(f"{what} at step {step}", "training diverged", "Lower the learning rate and run again")
 
 
 class Curves:
@@ -40,11 +34,9 @@ class Curves:
         self._board.close()
 
     def add(self, step: int, factor: float, losses: dict[str, Tensor]) -> dict[str, float]:
-        """Write one row. Raises StageError where a loss is not finite; the last kept state stays good."""
+        """Write one row of finite losses."""
         values = {name: float(value.detach()) for name, value in losses.items()}
         for name, value in values.items():
-            if not abs(value) < float("inf"):
-                raise diverged(f"Loss '{name}' is {value}", step)
             self._board.add_scalar(name, value, step)
         self._lines.write(
             json.dumps({"step": step, "lr_factor": round(factor, 6), **{k: round(v, 6) for k, v in values.items()}}) + "\n"

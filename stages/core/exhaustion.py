@@ -15,7 +15,7 @@ _WORDS = re.compile(
     r"out of memory|can(?:'|no)t allocate memory|not enough memory|ALLOC_FAILED|bad_alloc|MemoryError in DataLoader",
     re.IGNORECASE,
 )
-_KILLED = re.compile(r"is killed by signal: Killed|process pool was terminated abruptly")
+_KILLED = re.compile(r"is killed by signal: Killed|exited unexpectedly|process pool was terminated abruptly")
 _AMOUNT = re.compile(r"allocate ([\d.,]+) ?(\w+)", re.IGNORECASE)
 _GPU = re.compile("cuda|gpu|cublas|cudnn", re.IGNORECASE)
 

@@ -1,21 +1,56 @@
-"""Interrupts that cannot get lost: Python drops a KeyboardInterrupt that is raised inside a destructor or a callback."""
+"""Interrupts that let what was begun come to its end, and cannot get lost.
+
+The first one waits for the image or the training step at hand (`finishing`), the second does not. Python drops a
+KeyboardInterrupt that is raised inside a destructor or a callback: long loops ask for one (`check`).
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 class _Asked:
-    """Whether this process was asked to stop."""
+    """Whether this process was asked to stop, whether it was while something must be finished, whether twice."""
 
     value = False
+    within = False
+    hurried = False
 
 
 def handle(number: int, frame: Any) -> None:
-    """A handler of signals: note that the process is to stop, and raise KeyboardInterrupt where it happens to be."""
-    _Asked.value = True
+    """A handler of signals: note that the process is to stop, and raise KeyboardInterrupt unless something is to be finished."""
+    again, _Asked.value = _Asked.value, True
+    if _Asked.within and not again:
+        if os.isatty(2):  # what a handler may do is little: no stream of Python's
+            os.write(2, b"\nfinishing what is at hand; interrupt again to stop at once\n")
+        return
+    _Asked.hurried = _Asked.within
     raise KeyboardInterrupt
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Let an interrupt wait for the end of this block, where it raises KeyboardInterrupt."""
+    _Asked.within = True
+    try:
+        yield
+    finally:
+        _Asked.within = False
+    check()
+
+
+def asked() -> bool:
+    """Whether the process is to stop."""
+    return _Asked.value
+
+
+def hurried() -> bool:
+    """Whether the process was asked twice, so that what was at hand is not finished."""
+    return _Asked.hurried
 
 
 def unraisable(fault: Any) -> None:

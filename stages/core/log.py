@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ def open_log(folder: Path, warn: Tell = lambda message: None, note: Tell = lambd
 
     logging.raiseExceptions = False  # a log on a full disk stays silent: the stage's own files tell of it
     log = logging.getLogger("bas")
+    # TensorBoard writes in a thread; what it meets there is raised again where the next value is added, and told then
+    threading.excepthook = lambda fault: log.error("fault in a thread", exc_info=fault.exc_value)
     log.setLevel(logging.INFO)
     log.propagate = False
 

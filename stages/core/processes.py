@@ -71,19 +71,21 @@ def stream(
         largest = WORKER + max(size(item) for item in todo)
         workers = min(ctx.runtime.workers_of(largest), len(todo))
         ctx.log.info("%s: %d processes of up to %d MB", label, workers, largest >> 20)
-    begun = _heard(map(first, todo))
     turns = first is not _itself and ctx.runtime.device.type == "cpu"
     with ctx.track(label, len(items), len(items) - len(todo)) as meter:
-        for _ in in_pool(begun, work, workers, preload, turns) if workers > 1 else map(work, begun):
+        both = _finished(lambda item: work(first(item)), todo)
+        for _ in in_pool(_finished(first, todo), work, workers, preload, turns) if workers > 1 else both:
             meter.advance()
     fabric.barrier()
 
 
-def _heard(items: Iterator[T]) -> Iterator[T]:
-    """ITEMS, with an ear for interrupts between them."""
+def _finished(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """FUNCTION of each of ITEMS; an interrupt waits for the end of the one at hand."""
     for item in items:
         interrupt.check()
-        yield item
+        with interrupt.finishing():
+            made = function(item)
+        yield made
 
 
 def in_pool(items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str], turns: bool = False) -> Iterator[R]:

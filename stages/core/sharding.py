@@ -35,6 +35,7 @@ def in_batches(
         for start in range(0, len(todo), size):
             interrupt.check()
             batch = todo[start : start + size]
-            work(batch)
+            with interrupt.finishing():
+                work(batch)
             meter.advance(len(batch))
     fabric.barrier()

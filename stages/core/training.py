@@ -7,26 +7,21 @@ the network, the optimizer and the step, and the number of loader processes chan
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stages.core import interrupt
-from stages.core.curves import Curves, diverged
+from stages.core.curves import Curves
 from stages.core.errors import StageError
 from stages.core.files import write_atomic
+from stages.core.finite import Finite, diverged, spoilt
 
 if TYPE_CHECKING:
     from stages.core.stage import Context
@@ -66,159 +61,107 @@ def sgd(
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
-def seeded(*parts: int) -> torch.Generator:
-    """A generator that depends on nothing but PARTS."""
-    value = 0x9E3779B97F4A7C15
-    for part in parts:
-        value = ((value ^ part) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & 0x7FFFFFFFFFFFFFFF
-        value ^= value >> 29
-    return torch.Generator().manual_seed(value)
+class Source(Protocol):
+    """Batches from any step on, and the names of the images in each (`loading.Order`)."""
 
+    def __call__(self, start: int) -> Iterable[Any]: ...
 
-def steps_per_epoch(items: int, batch: int) -> int:
-    """Whole batches in an epoch; a set smaller than a batch gives one smaller batch."""
-    return max(items // batch, 1)
-
-
-class Views(Protocol):
-    """A dataset indexed by (epoch, item), so that a crop depends on both and on nothing else."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: tuple[int, int]) -> Any: ...
-
-
-def batches(views: Views, batch: int, steps: int, start: int, seed: int, workers: int) -> Iterator[Any]:
-    """Batches of steps start..steps-1. Step s takes its place in the permutation of epoch s // steps_per_epoch.
-
-    Raises StageError on an image that cannot be read.
-    """
-    order = [_keys(step, len(views), batch, seed) for step in range(start, steps)]
-    workers = min(workers, 4 if workers > 2 else 1) if workers else 0
-    yield from Loader(
-        _Guarded(views), default_collate, batch_sampler=order, num_workers=workers, prefetch_factor=4 if workers else None
-    )
-
-
-class Loader(DataLoader[Any]):
-    """A DataLoader that raises the StageError which an item of the dataset was handed over as (`fault_as_value`)."""
-
-    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any], **settings: Any) -> None:
-        super().__init__(dataset, collate_fn=partial(_collate, collate), worker_init_fn=_follow_parent, **settings)
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return map(_sound, super().__iter__())  # no generator: the workers start at once, from the generator's state now
-
-
-def _follow_parent(worker: int) -> None:
-    """Let a loader process end with its parent and in silence: the parent tells of an interrupt.
-
-    After a signal to the whole group the parent would report the deaths of loaders that the signal killed, but not of those
-    that left; and a batch that the interrupted parent does not fetch any more breaks a connection, which is no news.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    sys.excepthook = _but_broken_connections
-
-
-def _but_broken_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, (ConnectionError, EOFError)):
-        sys.__excepthook__(kind, error, trace)
-
-
-def fault_as_value(get: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the StageError that GET raises: a loader process would turn it into another kind of error."""
-
-    @wraps(get)
-    def guarded(*key: Any) -> Any:
-        try:
-            return get(*key)
-        except StageError as fault:
-            return fault
-
-    return guarded
-
-
-class _Guarded(Dataset[Any]):
-    """Views whose faults come as values."""
-
-    def __init__(self, views: Views) -> None:
-        self._views = views
-
-    @fault_as_value
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        return self._views[key]
-
-
-def _collate(collate: Callable[[list[Any]], Any], rows: list[Any]) -> Any:
-    fault = next((row for row in rows if isinstance(row, StageError)), None)
-    return collate(rows) if fault is None else fault
-
-
-def _sound(batch: Any) -> Any:
-    if isinstance(batch, StageError):
-        raise batch
-    return batch
-
-
-def loader(views: Views, batch: int, steps: int, ctx: Context) -> Callable[[int], Iterator[Any]]:
-    """What `fit` reads from: the batches of a training of STEPS from any step on, in the order of the run's seed."""
-    return lambda start: batches(views, batch, steps, start, ctx.runtime.config.seed, ctx.runtime.workers)
-
-
-def _keys(step: int, items: int, batch: int, seed: int) -> list[tuple[int, int]]:
-    epoch, place = divmod(step, steps_per_epoch(items, batch))
-    permutation = torch.randperm(items, generator=seeded(seed, epoch)).tolist()
-    return [(epoch, item) for item in permutation[place * batch : (place + 1) * batch]]
+    def names(self, step: int) -> Sequence[str]: ...
 
 
 def fit(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     plan: Plan,
-    loader: Callable[[int], Iterable[Any]],
+    source: Source,
     step: Callable[[Any, int], dict[str, Tensor]],
     ctx: Context,
 ) -> None:
     """Train NET for plan.steps, from the kept state if there is one.
 
-    loader(start) yields the batches from step START on; step(batch, index) returns named scalar losses, "total" among
-    them. Curves go to curves.jsonl, the state to state.pth. Raises StageError on a loss that is not finite.
+    source(start) yields the batches from step START on; step(batch, index) returns named scalar losses, "total" among
+    them. Curves go to curves.jsonl, the state to state.pth. Raises StageError on a loss that is not finite. An interrupt
+    waits for the end of its step, whose state is kept.
     """
-    start = _resume(net, optimizer, ctx)
-    rates = [group["lr"] for group in optimizer.param_groups] if start == 0 else [g["initial_lr"] for g in optimizer.param_groups]
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["initial_lr"] = rate
+    loop = _Loop(net, optimizer, plan, source, step, ctx)
     saved = time.monotonic()
-    with ctx.track("training", plan.steps, start) as meter, Curves(ctx.out, start) as curves:
-        for index, batch in enumerate(loader(start), start):
-            interrupt.check()
-            factor = plan.lr_factor(index)
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-            losses = step(batch, index)
-            optimizer.zero_grad(set_to_none=True)
-            ctx.runtime.fabric.backward(losses["total"])
-            ctx.runtime.fabric.strategy.optimizer_step(optimizer)  # takes float16's loss scale out first
-            last = index + 1 == plan.steps
-            if last or (index + 1) % plan.log_every == 0:
-                values = curves.add(index + 1, factor, losses)
-                meter.advance(index + 1 - curves.shown, **values)
-                curves.shown = index + 1
-            if last or time.monotonic() - saved > SAVE_SECONDS:
-                _keep(net, optimizer, index + 1, ctx)
-                saved = time.monotonic()
+    with ctx.track("training", plan.steps, loop.done) as meter, Curves(ctx.out, loop.done) as curves:
+        try:
+            for batch in source(loop.done):
+                interrupt.check()
+                with interrupt.finishing():
+                    losses = loop.take(batch)
+                    last = loop.done == plan.steps
+                    if last or loop.done % plan.log_every == 0:
+                        loop.require_finite()
+                        values = curves.add(loop.done, loop.factor, losses)
+                        meter.advance(loop.done - curves.shown, **values)
+                        curves.shown = loop.done
+                    if last or time.monotonic() - saved > SAVE_SECONDS:
+                        loop.keep()
+                        saved = time.monotonic()
+        except KeyboardInterrupt:
+            if loop.whole and loop.done:
+                loop.keep()
+            raise
 
 
-def _keep(net: nn.Module, optimizer: torch.optim.Optimizer, step: int, ctx: Context) -> None:
-    """Write the state, unless the last step spoilt the network: the state before it then stays."""
-    spoilt = next((name for name, p in net.named_parameters() if not bool(p.isfinite().all())), None)
-    if spoilt is not None:
-        raise diverged(f"Parameter '{spoilt}' is not finite", step)
-    precision = ctx.runtime.fabric.strategy.precision.state_dict()
-    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "precision": precision, "step": step}
-    if ctx.runtime.fabric.is_global_zero:
-        save_tensors(ctx.out / "state.pth", state)
+class _Loop:
+    """Network and optimizer after `done` steps; `whole` when no step is half done."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        plan: Plan,
+        source: Source,
+        step: Callable[[Any, int], dict[str, Tensor]],
+        ctx: Context,
+    ) -> None:
+        self._net, self._optimizer, self._plan, self._source, self._step, self._ctx = net, optimizer, plan, source, step, ctx
+        self.done, self.whole, self.factor, self._finite = _resume(net, optimizer, ctx), True, 1.0, Finite()
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["initial_lr"] if self.done else group["lr"]
+
+    def take(self, batch: Any) -> dict[str, Tensor]:
+        """One step; returns its losses. On a CPU a loss that is not finite is noticed at once: nothing has to be waited for."""
+        self.whole = False
+        self.factor = self._plan.lr_factor(self.done)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.factor
+        losses = self._step(batch, self.done)
+        self._finite.add(self.done, losses)
+        if losses["total"].device.type == "cpu":
+            self.require_finite()
+        fabric = self._ctx.runtime.fabric
+        self._optimizer.zero_grad(set_to_none=True)
+        fabric.backward(losses["total"])
+        fabric.strategy.optimizer_step(self._optimizer)  # takes float16's loss scale out first
+        self.done, self.whole = self.done + 1, True
+        return losses
+
+    def require_finite(self) -> None:
+        """Raise StageError, which names the batch, where a loss was not finite."""
+        found = self._finite.first
+        if found is not None:
+            raise diverged(f"Loss '{found.name}' is not finite", found.step + 1, self._source.names(found.step))
+
+    def keep(self) -> None:
+        """Write the state, unless the last step spoilt the network: the state before it then stays."""
+        self.require_finite()
+        what = spoilt(self._net)
+        if what is not None:
+            raise diverged(what, self.done, self._source.names(self.done - 1))
+        fabric = self._ctx.runtime.fabric
+        precision = fabric.strategy.precision.state_dict()
+        state = {
+            "net": self._net.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "precision": precision,
+            "step": self.done,
+        }
+        if fabric.is_global_zero:
+            save_tensors(self._ctx.out / "state.pth", state)
 
 
 def save_tensors(path: Path, state: Any) -> None:

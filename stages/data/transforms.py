@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stages.core.training import seeded
+from stages.core.loading import seeded
 from stages.data.dataset import Sample
 from stages.data.images import Array, read_image, resize
 
@@ -44,18 +44,30 @@ def multi_hot(labels: Sequence[int], classes: int) -> Tensor:
     return row
 
 
-class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
+class Views(Dataset[tuple[Tensor, Tensor]]):
+    """Training views of SAMPLES, indexed by (epoch, item), so that a view depends on both and on nothing else."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def name(self, item: int) -> str:
+        """The id of an image."""
+        return self._samples[item].id
+
+
+class LabelledImages(Views):
     """Training views with image-level labels: warped to RESIZE², cropped to CROP², mirrored (section 5.1).
 
     Indexed by (epoch, item); warped images are kept in memory up to CACHE_BYTES.
     """
 
     def __init__(self, samples: Sequence[Sample], classes: int, side: int, crop: int, seed: int) -> None:
-        self._samples, self._classes, self._side, self._crop, self._seed = samples, classes, side, crop, seed
+        super().__init__(samples)
+        self._classes, self._side, self._crop, self._seed = classes, side, crop, seed
         self._warped: dict[int, Array] = {}
-
-    def __len__(self) -> int:
-        return len(self._samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, item = key

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from stages.core.training import seeded
+from stages.core.loading import seeded
 from stages.data.dataset import Sample
 from stages.data.images import VOID, Array, read_image, read_mask, resize
-from stages.data.transforms import draw, multi_hot, normalise
+from stages.data.transforms import Views, draw, multi_hot, normalise
 
 
 def rescale(image: Array, labels: Array, factor: float) -> tuple[Array, Array]:
@@ -42,14 +41,12 @@ def crop_with_padding(image: Tensor, labels: Tensor, side: int, generator: torch
     return out, marks
 
 
-class PixelLabelledImages(Dataset[tuple[Tensor, Tensor]]):
+class PixelLabelledImages(Views):
     """Images (3,S,S) with label maps (S,S) uint8 read from `<folder>/<id>.png`. Indexed by (epoch, item)."""
 
     def __init__(self, samples: Sequence[Sample], folder: Path, crop: int, scales: tuple[float, float], seed: int) -> None:
-        self._samples, self._folder, self._crop, self._scales, self._seed = samples, folder, crop, scales, seed
-
-    def __len__(self) -> int:
-        return len(self._samples)
+        super().__init__(samples)
+        self._folder, self._crop, self._scales, self._seed = folder, crop, scales, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, item = key
@@ -63,17 +60,15 @@ class PixelLabelledImages(Dataset[tuple[Tensor, Tensor]]):
         return crop_with_padding(normalise(image), marks, self._crop, generator)
 
 
-class ScaledImages(Dataset[tuple[Tensor, Tensor]]):
+class ScaledImages(Views):
     """Training views (3,S,S) with image-level labels (C,): the longer side drawn from a range, mirrored, cropped or padded.
 
     Indexed by (epoch, item).
     """
 
     def __init__(self, samples: Sequence[Sample], classes: int, long_side: tuple[int, int], crop: int, seed: int) -> None:
-        self._samples, self._classes, self._long_side, self._crop, self._seed = samples, classes, long_side, crop, seed
-
-    def __len__(self) -> int:
-        return len(self._samples)
+        super().__init__(samples)
+        self._classes, self._long_side, self._crop, self._seed = classes, long_side, crop, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, item = key

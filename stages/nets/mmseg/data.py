@@ -19,7 +19,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
-from stages.core.training import Loader, fault_as_value, seeded
+from stages.core.loading import Loader, fault_as_value, seeded
 from stages.formulas import noise
 from stages.formulas.segmentation import VOID
 
@@ -132,6 +132,11 @@ class StepSampler(Sampler[list[Key]]):
                     known, epoch_keys = epoch, self._epoch(epoch)
                 keys.append(epoch_keys[place])
             yield keys[self.rank :: self.world]
+
+    def of(self, step: int) -> list[Key]:
+        """The keys of one step."""
+        own = (self.seed, self.rank, self.world, self.weights)
+        return next(iter(StepSampler(self.items, self.batch, step, step + 1, *own)))
 
     def _epoch(self, epoch: int) -> list[Key]:
         """The keys of an epoch in their order; an item that comes again has another key, and so another crop."""

@@ -48,7 +48,8 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
             return pairs[item].read(limits)
 
         place = ctx.runtime.placement
-        runner.train(settings(recipe, ctx), len(pairs), read, ctx.out, place, on_step, initialise, weights)
+        given, name = settings(recipe, ctx), lambda item: pairs[item].sample.id
+        runner.train(given, len(pairs), read, ctx.out, place, on_step, initialise, weights, name)
     last = curves.read(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
     notes = _notes(recipe, present, limits, ctx.dataset.classes)

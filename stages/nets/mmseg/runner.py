@@ -52,7 +52,14 @@ class Settings:
 
 @LOOPS.register_module()
 class StepLoop(IterBasedTrainLoop):
-    """mmengine's loop, but its loader already starts at the step to go on from, so nothing is replayed."""
+    """mmengine's loop, but its loader already starts at the step to go on from, so nothing is replayed.
+
+    A step has ACCUMULATE passes; an interrupt waits for its end.
+    """
+
+    def __init__(self, *given: Any, accumulate: int, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._accumulate = accumulate
 
     def start_at(self, iteration: int) -> None:
         """Count from ITERATION on."""
@@ -63,11 +70,17 @@ class StepLoop(IterBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         while self._iter < self._max_iters:
             interrupt.check()
-            self.runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
+            with interrupt.finishing():
+                self._step()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _step(self) -> None:
+        """The passes of one step of the optimizer."""
+        for _ in range(self._accumulate):
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
 
 
 class QuietRunner(Runner):
@@ -120,11 +133,12 @@ def train(
     on_step: hooks.OnStep,
     initialise: Callable[[network.Segmentor], object] = lambda net: None,
     weights: Sequence[float] | None = None,
+    name: Callable[[int], str] = str,
 ) -> Path:
     """Train on ITEMS pairs, where READ(i) gives image (H,W,3) uint8 RGB and mask (H,W) uint8 (255 = void).
 
-    INITIALISE fills a new network with its first weights; WEIGHTS say how often each pair is seen. Goes on
-    from the state in WORK_DIR if there is one. Returns the path of the checkpoint, beside which lies a config for
+    INITIALISE fills a new network with its first weights; WEIGHTS say how often each pair is seen, NAME what it is called.
+    Goes on from the state in WORK_DIR if there is one. Returns the path of the checkpoint, beside which lies a config for
     mmsegmentation's own tools. Raises StageError on impossible settings and divergence.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -151,7 +165,8 @@ def train(
     start = kept["step"] * settings.accumulate if kept else 0
     passes = settings.steps * settings.accumulate
     sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world, weights)
-    runner = _runner(settings, net, dataset, sampler, begin, work_dir, place, on_step)
+    finite = hooks.FiniteHook(lambda step: [name(key[1]) for key in sampler.of(step)], settings.accumulate)
+    runner = _runner(settings, net, dataset, sampler, begin, work_dir, place, on_step, finite)
     with _too_few_images():
         runner.train()
     checkpoint = work_dir / CHECKPOINT
@@ -202,6 +217,7 @@ def _runner(
     work_dir: Path,
     place: Placement,
     on_step: hooks.OnStep,
+    finite: hooks.FiniteHook,
 ) -> QuietRunner:
     """The Runner with our loop, optimizer and hooks, and none of mmengine's defaults that print or write."""
     poly = hooks.PolyHook(settings.steps, settings.power, settings.lr_every, settings.accumulate)
@@ -213,14 +229,19 @@ def _runner(
         model=net,
         work_dir=str(work_dir),
         train_dataloader=loader(dataset, sampler, settings.workers, place.pin_memory),
-        train_cfg={"type": "StepLoop", "max_iters": settings.steps * settings.accumulate},
+        train_cfg={
+            "type": "StepLoop",
+            "max_iters": settings.steps * settings.accumulate,
+            "accumulate": settings.accumulate,
+        },
         optim_wrapper=wrap(net, settings.rates, place, settings.precision, settings.accumulate),
         default_hooks=dict.fromkeys(silent),
         custom_hooks=[
             *([hooks.FreezeHook()] if settings.network.freeze_bn else []),
             poly,
-            hooks.ProgressHook(on_step, poly, settings.log_every),
-            hooks.StateHook(work_dir, settings.save_seconds, settings.accumulate),
+            finite,
+            hooks.ProgressHook(on_step, poly, settings.log_every, finite),
+            hooks.StateHook(work_dir, settings.save_seconds, settings.accumulate, finite),
         ],
         default_scope="mmseg",
         launcher="pytorch" if sampler.world > 1 else "none",
