@@ -92,8 +92,8 @@ def _show_confusions(matrices: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         console.document(matrices)
         return
-    for detail in matrices.values():
-        console.show(_confusion_table(detail, kind) for kind in detail["kinds"])
+    details = [(detail, kind) for detail in matrices.values() for kind in detail["kinds"]]
+    console.show(table(detail, kind) for detail, kind in details for table in (_confusion_table, _network_table))
 
 
 def _confusion_table(detail: Mapping[str, Any], kind: str) -> Table:
@@ -109,6 +109,15 @@ def _confusion_table(detail: Mapping[str, Any], kind: str) -> Table:
     shown = console.table(title, "true", "predicted", "% of the true pixels", words=2)
     for share, true, predicted in sorted(parts, reverse=True)[:LARGEST]:
         shown.add_row(true, predicted, f"{share:.1f}")
+    return shown
+
+
+def _network_table(detail: Mapping[str, Any], kind: str) -> Table:
+    """IoU, precision, recall and boundary F-score by class."""
+    columns = detail["kinds"][kind]["classes"]
+    shown = console.table(f"{detail['split']}/network/{kind} by class (percent)", "class", *columns)
+    for label in detail["labels"]:
+        shown.add_row(label, *(console.cell(values.get(label)) for values in columns.values()))
     return shown
 
 

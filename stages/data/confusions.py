@@ -56,9 +56,11 @@ class Tally:
         }
 
     def enter(self, scores: Scores, prefix: str, subsets: Subsets) -> None:
-        """Write the mean IoU (and that of SUBSETS) and the mean boundary F-score under PREFIX, with their tables by class."""
+        """Write the mean IoU (and that of SUBSETS), with its table by class, and the mean boundary F-score under PREFIX."""
         scores.add(prefix, self.pixels, self.names, subsets)
-        scores.add_mean(f"{prefix}/{BOUNDARY}", self.by_class()[BOUNDARY])
+        table = self.by_class()[BOUNDARY]
+        if table:
+            scores.metrics[f"{prefix}/{BOUNDARY}"] = round(100 * sum(table.values()) / len(table), 2)
 
     def detail(self) -> dict[str, Any]:
         """The matrix in pixels, and the numbers by class in percent."""
