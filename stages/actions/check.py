@@ -14,7 +14,7 @@ from stages.core import stage as contract
 from stages.core.config import Section
 from stages.core.errors import StageError
 from stages.core.runtime import Runtime
-from stages.data import coco, sources
+from stages.data import sources
 
 FIRST = next(iter(PIPELINE))
 RECIPE = "segment_train"  # the section that every training of the segmentation network follows
@@ -119,7 +119,11 @@ def _imports(name: str, sections: Sections, folder: Path) -> None:
 def leak(sections: Sections, names: Sequence[str], classes: Sequence[str]) -> None:
     """Raise StageError where stages start from weights that were trained on COCO's masks, and COCO is what they learn."""
     told = [name for name in names if getattr(sections[name], "weights", None) == "coco"]
-    if told and set(coco.CLASSES) <= set(classes):
+    if not told:
+        return
+    from stages.data import coco  # which draws polygons: too much for a call that only asks for the state of a run
+
+    if set(coco.CLASSES) <= set(classes):
         raise StageError(
             f"Refused {told[0]}.weights=coco on COCO",
             "they were trained on COCO's pixel labels, and image-level labels are all that may be used of it",
