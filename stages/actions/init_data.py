@@ -52,8 +52,9 @@ def initialise(wish: Wish) -> dict[str, Any]:
         data["labels"] = str(place.labels)
     own = _own_lists(reader)
     if own is not None:
-        rows, facts = _rows(reader, list(own.values())), {"split": "the data's own lists"}
-        facts["lists"] = {name: len(reader.ids(name)) for name in dict.fromkeys(own.values())}
+        rows = _rows(reader, list(own.values()))
+        lists = {name: len(reader.ids(name)) for name in dict.fromkeys(own.values())}
+        facts: dict[str, Any] = {"split": "the data's own lists", "lists": lists}
         data |= own
     else:
         rows = _rows(reader, _names(reader))
@@ -214,11 +215,11 @@ def _write(wish: Wish, data: Mapping[str, Any], found: Mapping[str, Any]) -> dic
     """Choose the settings, write the configuration, and return what a run would take."""
     from stages.actions import configure, estimate
     from stages.actions.run import Run
-    from stages.core.config import merge
+    from stages.core.config import merge, validate
     from stages.core.limits import cores
     from stages.core.runtime import Config, Runtime
 
-    gpu = Runtime(Config()).expects_gpu
+    gpu = Runtime(validate(Config, {}, "runtime")).expects_gpu
     base, chosen = settings.choose(settings.Photographs(found["lists"][data["train"]], found["side"], gpu))
     values = merge(settings.plain(configs.load(base), chosen), {"data": dict(data), "eval": {"subset": None}})
     run = Run(wish.config.parent, configure.settle(values))

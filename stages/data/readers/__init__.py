@@ -80,7 +80,7 @@ class Reader(Protocol):
 
 def open_reader(layout: str, place: Place) -> Reader:
     """The reader of LAYOUT at PLACE. Raises StageError where the folder is not of that layout."""
-    reader = importlib.import_module(f"stages.data.readers.{layout}").open_at(place)
+    reader: Reader = importlib.import_module(f"stages.data.readers.{layout}").open_at(place)
     if place.own_lists is None:
         return reader
     from stages.data.readers.lists import Lists, Relisted
