@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -242,7 +242,7 @@ def read_yaml(text: str) -> Any:
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
     try:
-        if _depth(yaml.parse(text, Loader)) > DEEPEST:
+        if any(depth > DEEPEST for depth in _depths(yaml.parse(text, Loader))):
             raise ValueError(f"it is nested more than {DEEPEST} deep")
         value = yaml.load(text, Loader)
     except yaml.YAMLError as error:
@@ -252,12 +252,12 @@ def read_yaml(text: str) -> Any:
     return value
 
 
-def _depth(events: Iterable[Any]) -> int:
-    """How deep a document is nested, by its events: the loader in C calls itself for each level, and ends the process."""
+def _depths(events: Iterable[Any]) -> Iterator[int]:
+    """How deep a document is nested at each of its events: the loader in C calls itself for each level, and ends the process."""
     from yaml import CollectionEndEvent, CollectionStartEvent
 
     steps = (isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent) for event in events)
-    return max(accumulate(steps), default=0)
+    return accumulate(steps)
 
 
 def _extent(value: Any, known: dict[int, float]) -> float:
