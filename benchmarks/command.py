@@ -19,12 +19,13 @@ from benchmarks import measure
 from benchmarks.measure import Measured
 from benchmarks.small_run import devkit
 from stages import PIPELINE
-from stages.actions import configure
+from stages.actions import card, configure
+from stages.actions.predict import CHECKPOINT
 from stages.actions.run import Run
-from stages.core import stage as contract
-from stages.core.files import digest, write_json
+from stages.core import manifest
 
 CODE = "import sys; sys.argv[0] = 'bas'; from bas_cli.app import main; import atexit; {report}main()"
+NOTES = {"images": 1, "steps": 1, "supervision": "pseudo", "weights": "imagenet"}  # what a model card tells of
 REPORT = "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); "
 
 
@@ -73,13 +74,11 @@ def _finish(run: Run, stage: str, content: Path, ids: Sequence[str]) -> None:
     """The outputs and the manifest of one stage: a file an image and one more."""
     (run.folder / stage / "files").mkdir(parents=True)
     names = ["files/whole.png", *(f"files/{name}.png" for name in ids)]
+    names += [CHECKPOINT] if stage in card.STAGES else []
     for name in names:
         (run.folder / stage / name).hardlink_to(content)
-    wanted = run.wanted(stage)
-    files = dict.fromkeys(names, content.stat().st_size)
-    manifest = {"stage": stage, "fingerprint": wanted, "digest": digest(wanted), "outputs": {"count": len(files), "files": files}}
-    facts = {"seconds": 1.0, "resumed": False, "metrics": {}, "classes": {}, "notes": {}}
-    write_json(run.folder / stage / contract.MANIFEST, manifest | facts)
+    facts = {"stage": stage, "seconds": 1.0, **run.runtime.facts(), "metrics": {}, "classes": {}, "notes": NOTES}
+    manifest.write(run.folder / stage, run.wanted(stage), names, facts)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stages import __version__
 from stages.core import networks
 from stages.core import stage as contract
-from stages.core.files import sha256, write_text
+from stages.core.files import write_text
 
 if TYPE_CHECKING:
     from stages.actions.run import Run
@@ -27,6 +27,7 @@ def write(run: Run) -> list[Path]:
         if text and not (path.exists() and path.read_text(encoding="utf-8") == text):
             write_text(path, text)
             written.append(path)
+    run.hashes.save()
     return written
 
 
@@ -35,7 +36,7 @@ def _lines(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
     settings, checkpoint = manifest["fingerprint"]["config"], run.folder / manifest["stage"] / "network.pth"
     name = networks.title(settings.get("segment", {}).get("network", networks.OURS), settings[STAGES[0]]["backbone"])
     yield f"# {name}, {len(run.dataset.classes)} classes and background"
-    yield from ("", f"`{checkpoint.name}`, sha256 `{sha256(checkpoint)}`, made by bas {__version__}.", "")
+    yield from ("", f"`{checkpoint.name}`, sha256 `{run.hashes.of(checkpoint)}`, made by bas {__version__}.", "")
     yield f"Classes, background being 0: {', '.join(run.dataset.classes)}."
     yield from ("", "## Data and supervision", *_supervision(run, manifest))
     yield from ("", "## Initial weights", *_weights(run))
