@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -192,7 +193,7 @@ def write_mask(path: Path, ids: Array) -> None:
 
 def write_image(path: Path, image: Array) -> None:
     """Write (H,W,3) uint8 RGB in the format that PATH's suffix names."""
-    Image.fromarray(image).save(path, quality=90)
+    iio.imwrite(path, image, plugin="pillow", quality=90)
 
 
 def write_grey(path: Path, values: Array, notes: Mapping[str, str]) -> None:
@@ -200,7 +201,7 @@ def write_grey(path: Path, values: Array, notes: Mapping[str, str]) -> None:
     info = PngInfo()
     for name, text in notes.items():
         info.add_text(name, text)
-    Image.fromarray(values).save(path, format="PNG", pnginfo=info)
+    iio.imwrite(path, values, plugin="pillow", extension=".png", pnginfo=info)
 
 
 def read_note(path: Path, name: str) -> str:
