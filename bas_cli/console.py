@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from stages.actions.ablate import Result, Spread
 
+NAMED = 20  # classes that a table names
 UNBOUNDED = 1000  # characters a line where there is no terminal: a pipe or a file has no edge to wrap at
 COLOURS = {"done": "32", "stale": "33", "partial": "33", "missing": "2", "error": "1;31", "warning": "33"}  # ANSI
 
@@ -85,12 +86,13 @@ def found_table(found: Mapping[str, Any], stream: TextIO | None = None) -> None:
         "table": "photographs and a file of labels",
     }
     split = ", ".join(f"{name} {count}" for name, count in found["lists"].items())
-    cost = found["estimate"]
+    cost, classes = found["estimate"], list(found["classes"].items())
+    most, others = classes[:NAMED], classes[NAMED:]
     rows = [
         ("layout", layout.get(found["layout"], found["layout"])),
         ("images", f"{found['images']}, the longer side {found['side']} pixels (largest {found['largest']})"),
-        ("classes", ", ".join(f"{name} {count}" for name, count in found["classes"].items())),
-        ("labels", f"several {found['several']}, no class in it {found['negatives']}, not labelled {found['unlabelled']}"),
+        ("classes", ", ".join(f"{name} {count}" for name, count in most) + f", and {len(others)} more" * bool(others)),
+        ("labels", f"several classes in {found['several']}, none in {found['negatives']}, not labelled {found['unlabelled']}"),
         ("true masks", str(found["masks"]) if found["masks"] else "none: nothing will be scored"),
         ("lists", f"{split} ({found['split']})"),
         ("expected", f"{cost['minutes']:.0f} minutes, {cost['memory_mb']} MB of memory, {cost['disk_mb']} MB of disk"),

@@ -340,3 +340,36 @@ def test_a_folder_runs_continues_and_serves_the_commands_after_it(bas: Command, 
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
     assert bas("status", "--run", "elsewhere/my photos", "--json").json["stages"][0]["state"] == "done"
     assert sorted(path.name for path in root.iterdir()) == ["cat", "dog", "none"]
+
+
+def coco_document(root: Path, name: str, images: int) -> None:
+    """Photographs of cats and dogs in turn, the last one of nothing, and their document of instances."""
+    folder = "photographs" if name == "all" else name
+    named = [picture(root / "images" / folder / f"{index:03d}.png", index).name for index in range(images)]
+    document = {
+        "images": [{"id": index, "file_name": file, "width": 16, "height": 16} for index, file in enumerate(named)],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": (7, 9)[i % 2], "iscrowd": 0, "area": 16, "bbox": [0, 0, 4, 4],
+             "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]]}
+            for i in range(images - 1)
+        ],
+    }  # fmt: skip
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / f"annotations/instances_{name}.json").write_text(json.dumps(document))
+
+
+def test_one_document_of_coco_is_split_and_two_are_the_lists(tmp_path):
+    root = tmp_path / "own"
+    coco_document(root, "train", 11)
+    found = initialise(wish(root))
+    assert found["layout"] == "coco" and found["lists"] == {"train": 8, "val": 2} and found["classes"] == {"cat": 5, "dog": 5}
+    data = yaml.safe_load(Path(found["config"]).read_text())["data"]
+    opened = open_dataset(Config(**data), tmp_path)
+    assert [sample.id for sample in opened.split("val")] == ids(found, "val")
+    assert sorted(len(sample.labels) for sample in opened.split("train")) == [1] * 8
+    mask = opened.mask(opened.split("val")[0])
+    assert mask is not None and mask.is_file()
+    coco_document(root, "val", 5)
+    found = initialise(wish(root))
+    assert found["lists"] == {"train": 10, "val": 4} and found["split"] == "the data's own lists"

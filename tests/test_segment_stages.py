@@ -19,10 +19,11 @@ from stages.core.config import validate
 from stages.core.errors import StageError
 from stages.core.files import write_json
 from stages.core.stage import Context
+from stages.data import dataset as datasets
 from stages.data import maskfiles
 from stages.data.images import read_grey, read_mask, write_mask
 from stages.formulas import metrics
-from stages.nets.mmseg import inference, learn, network, runner, state
+from stages.nets.mmseg import inference, learn, network, pairs, runner, state
 
 TRAIN = segment_train.Config(
     backbone="tiny", weights="seed", steps=12, batch=4, crop=65, crop_scales=(1.0,), lr=2e-3, freeze_bn=False
@@ -80,6 +81,18 @@ def test_training_reads_no_true_mask(folder: Path) -> None:
     assert (ctx.out / "network.pth").is_file()
     with pytest.raises(StageError, match="supervision=pseudo"):
         segment_train.run(replace(TRAIN, supervision="full"), ctx)
+
+
+def test_an_image_without_any_class_is_learnt_as_background(folder: Path) -> None:
+    ctx = context(folder, "segment_train")
+    shown = ctx.dataset.split("train")[0]
+    image, labels = pairs.Pair(shown, None).read()
+    assert labels.shape == image.shape[:2] and not labels.any()
+    rows = (ctx.dataset.reader.root / "image_labels.txt").read_text().replace(f"{shown.id} ", f"{shown.id}\n# ", 1)
+    (ctx.dataset.reader.root / "image_labels.txt").write_text(rows)
+    keeping = datasets.open_dataset(replace(ctx.dataset.config, negatives="keep"), folder)
+    outputs = segment_train.run(replace(TRAIN, steps=1), replace(ctx, dataset=keeping))
+    assert outputs.notes["negatives"] == 1 and outputs.notes["images"] == 6
 
 
 def test_training_goes_on_after_an_interruption(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
