@@ -344,8 +344,7 @@ def test_a_folder_runs_continues_and_serves_the_commands_after_it(bas: Command, 
 
 def coco_document(root: Path, name: str, images: int) -> None:
     """Photographs of cats and dogs in turn, the last one of nothing, and their document of instances."""
-    folder = "photographs" if name == "all" else name
-    named = [picture(root / "images" / folder / f"{index:03d}.png", index).name for index in range(images)]
+    named = [picture(root / "images" / name / f"{name}{index:03d}.png", index).name for index in range(images)]
     document = {
         "images": [{"id": index, "file_name": file, "width": 16, "height": 16} for index, file in enumerate(named)],
         "categories": [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}],
