@@ -31,6 +31,7 @@ class Config(Section):
     trained_by: Literal["segment_train", "segment_retrain"] = Field(
         "segment_train",
         description="Whose network: segment_train's, or after self-training segment_retrain's; bas predict takes the same.",
+        later=True,
     )
     scales: tuple[float, ...] = Field(
         (1.0, 0.5, 0.75), description="Image scales, of which the maximum is taken.", min_length=1, gt=0

@@ -52,6 +52,7 @@ class Recipe(Section):
         "masks corrected by hand are kept whole.",
         ge=0,
         lt=1,
+        later=True,
     )
     repeat_below: float = Field(
         0.0,
@@ -59,4 +60,5 @@ class Recipe(Section):
         "√(this share / the class's) times (repeat factors of LVIS); 0: all equally often.",
         ge=0,
         le=1,
+        later=True,
     )
