@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 from contextlib import suppress
 from dataclasses import replace
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, Counter
+from conftest import Command, Counter, wait_for
 from PIL import Image
 from scipy.io import savemat
 
@@ -160,6 +162,27 @@ def test_an_interrupted_preparation_goes_on_and_ends_the_same(archives: Path, st
     assert {p.stem for p in (devkit / "SegmentationClassAug").iterdir()} == {*AUG, *VAL}
     assert {p.stem for p in (devkit / "JPEGImages").iterdir()} == set(ALL)
     assert not [p for p in devkit.rglob("*") if ".tmp" in p.name or "unpacking" in p.name]
+
+
+def test_what_a_killed_process_left_half_done_goes_and_another_at_work_is_waited_for(archives: Path) -> None:
+    devkit = archives.parent / "voc" / prepare_voc.DEVKIT
+    (devkit / "JPEGImages").mkdir(parents=True)
+    (devkit / "JPEGImages/.2007_000001.17.tmp.jpg").write_bytes(b"half")
+    child = os.fork()
+    if not child:  # holds the folder until it is ended
+        first = preparation(archives)
+        first.begin(devkit)
+        (archives / "held").touch()
+        signal.pause()
+    wait_for(child, archives / "held")
+    try:
+        with pytest.raises(StageError, match=r"Cannot prepare .*another process is at work in it"):
+            prepare_voc.prepare(preparation(archives))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    prepare_voc.prepare(preparation(archives))
+    assert not list((archives.parent / "voc").rglob(".*"))
 
 
 def test_a_download_that_the_disk_cannot_take_is_refused_before_the_first_byte(archives: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from stages.core import interrupt
 from stages.core.errors import StageError
+from stages.core.files import own, sweep
 from stages.core.limits import cores
 from stages.core.processes import in_pool
 from stages.core.stage import Reporter
@@ -16,6 +17,7 @@ from stages.data.archives import Published, verify
 from stages.data.downloads import PART, fetch
 
 T = TypeVar("T")
+LOCK = ".preparing"  # held by the process at work in the root
 WORTH = 64  # masks that make a process worth its start
 
 
@@ -30,11 +32,31 @@ class Preparation:
     reporter: Reporter
     did: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    hold: IO[str] | None = None
 
     @property
     def places(self) -> tuple[Path, ...]:
         """Where archives and their unpacked folders are looked for."""
         return tuple(dict.fromkeys((self.archives, self.root)))
+
+    def begin(self, folder: Path) -> None:
+        """Keep other processes out of the root before FOLDER is written into, and clear it of what a killed one left half done.
+
+        Raises StageError where another process is at work there.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.hold = self.hold or own(self.root / LOCK)
+        except BlockingIOError as fault:
+            raise StageError(f"Cannot prepare {self.root}", str(fault.strerror), "Wait for it to end") from fault
+        sweep(folder)
+
+    def end(self) -> None:
+        """Let other processes in."""
+        if self.hold is not None:
+            (self.root / LOCK).unlink(missing_ok=True)
+            self.hold.close()
+            self.hold = None
 
     def on_disk(self, published: Published) -> Path | None:
         """Where the archive lies; None where it is not on disk."""
@@ -51,6 +73,7 @@ class Preparation:
         """The archive, checked: from the disk, or fetched where that was asked for. Raises StageError."""
         path = self.on_disk(published)
         if path is None and self.download and published.url:
+            self.begin(self.root / published.file)
             self.did.append(f"fetched {published.file}")
             return fetch(published, self.root, self.reporter)
         if path is None:
@@ -77,11 +100,12 @@ def counted(lists: Mapping[str, Sequence[str]], official: Mapping[str, int]) -> 
 
 
 def summary(prepared: Preparation, dataset: str, root: Path, lists: dict[str, dict[str, int]], **more: Any) -> dict[str, Any]:
-    """What was done, in plain values; lists of another length than the official ones are among its warnings."""
+    """The end: what was done, in plain values; lists of another length than the official ones are among its warnings."""
     warnings = [
         f"list '{name}' has {count['images']} images, the official one {count['official']}"
         for name, count in lists.items()
         if count["images"] != count["official"]
     ]
+    prepared.end()
     told = {"did": prepared.did, "warnings": [*warnings, *prepared.notes]}
     return {"dataset": dataset, "root": str(root), "lists": lists, **more, **told}

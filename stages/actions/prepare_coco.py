@@ -76,7 +76,10 @@ def _require_room(prepared: Preparation, annotations: Published, photographs: Ma
 
 
 def _unpack(prepared: Preparation, archive: Published, place: Callable[[PurePosixPath], PurePosixPath | None]) -> None:
-    written = unpack(prepared.archive(archive), prepared.root, place, prepared.reporter)
+    path = prepared.archive(archive)
+    for folder in ("annotations", *PHOTOGRAPHS):
+        prepared.begin(prepared.root / folder)
+    written = unpack(path, prepared.root, place, prepared.reporter)
     prepared.did.append(f"unpacked {written} files of {archive.file}")
 
 
@@ -110,6 +113,7 @@ def _draw_all(prepared: Preparation, name: str, path: Path, index: coco.Index) -
     todo = [image_id for image_id in index.ids if f"{image_id}.png" not in there]
     if not todo:
         return
+    prepared.begin(folder)
     with prepared.reporter.track(f"drawing masks of {name}", len(index.ids), len(index.ids) - len(todo)) as meter:
         for _ in drawn(_jobs(coco.Document(path), todo, folder), _draw, len(todo), "stages.data.detections"):
             meter.advance()

@@ -99,6 +99,7 @@ def _unpack(prepared: Preparation, archive: Published, devkit: Path) -> None:
         return PurePosixPath(*parts) if parts and parts[0] in CONTENT else None
 
     mark = _unfinished(devkit, archive)
+    prepared.begin(devkit)
     write_text(mark, "")
     written = unpack(path, devkit, place, prepared.reporter)
     mark.unlink()
@@ -126,7 +127,9 @@ def _boundaries(prepared: Preparation) -> Path | None:
 def _augment(prepared: Preparation, devkit: Path, train: Sequence[str], val: Sequence[str], boundaries: Published) -> None:
     """Draw SBD's masks where VOC has none, put VOC's own beside them, and write the list train_aug."""
     own, before, listed = {*train, *val}, _masks(devkit / AUG), set[str]()
-    with sbd.source(_boundaries(prepared) or prepared.archive(boundaries)) as files:
+    source = _boundaries(prepared) or prepared.archive(boundaries)
+    prepared.begin(devkit / AUG)
+    with sbd.source(source) as files:
         jobs = _jobs(files, devkit / AUG, own | before, listed)
         made = drawn(jobs, sbd.draw, OFFICIAL["train_aug"] if files.blocks > OFFICIAL["test"] else 0, "stages.data.sbd")
         with prepared.reporter.track("drawing SBD's masks", files.blocks) as meter:
