@@ -90,6 +90,7 @@ def test_the_model_card_says_what_the_network_is_made_of(home: Path):
     card = (folder / "MODEL_CARD.md").read_text()
     assert sha256(folder / "network.pth") in card and "zebra, leopard, fox, panda, mandrill" in card
     assert "- 12 training images of list `train`" in card and "image-level labels from" in card and "by hand" not in card
+    assert "masks made from them: seeds of source `" in card and "`, refined by IRN" in card and "segment retrain" not in card
     assert "- segment_train: seed: " in card and "3 images of list `val`, scales 1, mirrored too" in card
     score = manifests(home / "runs/small")["segment_predict"]["metrics"]["val/network/crf/mIoU"]
     assert f"| val/network/crf/mIoU | {score:.2f} |" in card
@@ -163,6 +164,7 @@ def test_a_round_of_self_training_keeps_the_first_network_and_is_named(home: Pat
     cards = [(run / name / "MODEL_CARD.md").read_text() for name in ("segment_train", "segment_retrain")]
     assert "Not scored" in cards[0] and "its own after segment_train" not in cards[0]
     assert "its own after segment_train" in cards[1] and "val/retrained/crf/mIoU" in cards[1]
+    assert "bas segment retrain --run NEW" in cards[1]
     photograph = next((run / "data/JPEGImages").iterdir())
     assert call(folder, "predict", str(photograph), "--out", "out", "--run", str(run), "-q").code == 0
     assert sha256(run / "segment_retrain/network.pth") in (folder / "out/predict.json").read_text()

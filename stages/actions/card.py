@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NAME = "MODEL_CARD.md"
 STAGES, TESTED = ("segment_train", "segment_retrain"), "segment_predict"
+KEPT = {"masks": "refined by IRN", "seeds": "as they are", "better": "refined by IRN where that looks better"}  # by refine.keep
 
 
 def write(run: Run) -> list[Path]:
@@ -53,10 +54,12 @@ def _supervision(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
         yield "- supervision: true masks, an upper bound"
         return
     labels = _notes(run, "seed_train").get("labels", "an unknown source")
-    yield f"- supervision: image-level labels from {labels}; masks made from them by BAS and IRN"
-    corrected = _notes(run, "mask_choice").get("corrected", 0)
-    if corrected:
-        yield f"- and {corrected} masks corrected by hand"
+    choice = contract.read_manifest(run.folder / "mask_choice") or {"fingerprint": {"config": {}}, "notes": {}}
+    refine = choice["fingerprint"]["config"].get("refine", {})
+    how = f": seeds of source `{refine['seed']}`, {KEPT[refine['keep']]}" if refine else ""
+    yield f"- supervision: image-level labels from {labels}; masks made from them{how}"
+    if choice["notes"].get("corrected"):
+        yield f"- and {choice['notes']['corrected']} masks corrected by hand"
 
 
 def _weights(run: Run) -> Iterator[str]:
@@ -90,7 +93,10 @@ def _tests(fingerprint: Mapping[str, Any], trained: Mapping[str, Any]) -> bool:
 
 def _commands(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version != "absent")
-    yield from ("```", f"bas run {(run.folder / 'config.yaml')} --run NEW", "```")
+    yield from ("```", f"bas run {run.folder / 'config.yaml'} --run NEW")
+    if manifest["stage"] == STAGES[1]:
+        yield "bas segment retrain --run NEW"
+    yield "```"
     yield f"seed {manifest['seed']}, {manifest['device']}, {manifest['precision']}; {versions}"
 
 
