@@ -74,6 +74,15 @@ def test_training_writes_a_network_curves_and_notes(trained: Path, folder: Path)
     assert twice[0]["meta"]["dataset_meta"]["classes"][0] == "background"
 
 
+@pytest.mark.parametrize(("weights", "frozen"), [("none", True), ("none", False), ("seed", True)])
+def test_batch_norm_that_is_kept_at_random_values_is_warned_of(
+    folder: Path, caplog: pytest.LogCaptureFixture, weights: str, frozen: bool
+) -> None:
+    recipe = replace(TRAIN, steps=1, batch=1, crop=33, scales=(1.0,), weights=weights, freeze_bn=frozen)
+    segment_train.run(recipe, context(folder, "segment_train"))
+    assert ("segment_train.freeze_bn=false" in caplog.text) is (weights == "none" and frozen)
+
+
 def test_training_reads_no_true_mask(folder: Path) -> None:
     ctx = context(folder, "segment_train")
     shutil.rmtree(ctx.dataset.reader.root / "SegmentationClass")

@@ -44,7 +44,9 @@ class Recipe(Section):
     weight_decay: float = Field(5e-4, description="Weight decay.", ge=0)
     poly_power: float = Field(0.9, description="Power of the polynomial decay of the learning rate.", gt=0)
     lr_every: int = Field(10, description="Steps between changes of the learning rate.", ge=1)
-    freeze_bn: bool = Field(True, description="Keep batch-norm as the initial weights have it; train it where they are random.")
+    freeze_bn: bool = Field(
+        True, description="Keep the trunk's batch-norm as the initial weights have it; random ones need false, which trains it."
+    )
     channels_last: bool = Field(True, description="Keep tensors in channels-last order: faster convolutions.")
     void: float = Field(
         0.0,

@@ -17,6 +17,7 @@ from stages.formulas import noise
 from stages.nets.mmseg import network, optim, runner, standalone, state
 from stages.nets.mmseg.pairs import Limits, Pair
 from stages.nets.mmseg.pairs import limits as limits_of
+from stages.nets.mmseg.segmentor import batch_norms
 from stages.nets.mmseg.start import fill_new
 
 INITIAL = "initial.json"  # what the initial weights filled, when the training began
@@ -41,6 +42,7 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
 
         def initialise(net: network.Segmentor) -> None:
             report = fill_new(net, recipe.weights, ctx.input("seed_train"))
+            _warn_of_frozen(net, recipe, ctx)
             ctx.log.info(report.line())
             write_json(ctx.out / INITIAL, {"loaded": report.line(), "initial": report.facts()})
 
@@ -55,6 +57,12 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
     notes = _notes(recipe, present, limits, ctx.dataset.classes)
     notes |= {"network": ctx.shared["segment"].network, **(read_json(ctx.out / INITIAL) or {})}
     return Outputs([Path(runner.CHECKPOINT), Path(standalone.NAME), curves.plot(ctx.out)], metrics, notes=notes)
+
+
+def _warn_of_frozen(net: network.Segmentor, recipe: Recipe, ctx: Context) -> None:
+    """Batch-norm that nothing has ever trained does not normalise, and frozen it never will."""
+    if recipe.freeze_bn and recipe.weights == "none" and batch_norms(net.backbone):
+        ctx.log.warning("the trunk's batch-norm is frozen at random weights: set segment_train.freeze_bn=false or give weights")
 
 
 def _notes(recipe: Recipe, present: Sequence[Sequence[int]], limits: Limits | None, classes: Sequence[str]) -> dict[str, Any]:
