@@ -207,7 +207,7 @@ def test_orientation_is_applied(run: Path, bas: Command, tmp_path: Path) -> None
     assert bas("predict", "a.jpg", "--out", "out", "--run", str(run), "-q").code == 0
     assert read_mask(tmp_path / "out/a.png").shape == (56, 40)
     record = json.loads((tmp_path / "out/predict.json").read_text())
-    assert record["settings"]["tile"] == 64 and len(record["network"]) == 64
+    assert record["settings"]["tile"] == 64 and len(record["network"]) == 64 and record["classes"] == list(CLASSES)
 
 
 @pytest.mark.parametrize("format", ["onnx", "torchscript", "torch-export"])

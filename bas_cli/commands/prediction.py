@@ -94,7 +94,7 @@ def predict(
     """Masks of new photographs by a run's segmentation network.
 
     Goes on after an unreadable file, names it at the end and then exits with 2. Asked again with the same network and
-    settings, only what is missing or older than its photograph is made. Ids in the masks are the places in classes.txt.
+    settings, only what is missing or older than its photograph is made. predict.json names the classes by id.
     """
     from stages.actions import predict_files
     from stages.actions.photographs import collect

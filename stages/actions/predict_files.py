@@ -14,7 +14,7 @@ from stages.core import stage as contract
 from stages.core.errors import StageError
 from stages.core.files import digest, read_json, write_atomic, write_json, write_text
 
-RECORD = "predict.json"  # in the folder of predictions: what they were made with
+RECORD = "predict.json"  # in the folder of predictions: what they were made with, and the names of the ids
 COCO = "coco.json"  # likewise: all masks in one document
 MASKS, OVERLAYS, PROBABILITIES = "", "overlays", "probabilities"  # sub-folders
 
@@ -82,7 +82,7 @@ def _check_labels(classes: Sequence[str], wanted: Wanted) -> None:
 def _resumes(predictor: Predictor, wanted: Wanted) -> bool:
     """Whether the folder was written with this network and these settings; from now on its record says so."""
     labels = None if wanted.labels is None else digest({name: list(found) for name, found in wanted.labels.items()})
-    facts = {**predictor.facts(), "labels": labels}
+    facts = {**predictor.facts(), "classes": list(predictor.classes), "labels": labels}
     same = read_json(wanted.out / RECORD) == facts
     if not same:
         write_json(wanted.out / RECORD, facts)
