@@ -40,6 +40,7 @@ def test_the_least_confident_share_of_each_label_is_void() -> None:
         2,
         5,
     )  # of background 0 and 1 go; of three pixels of class 1 one goes, two would be more than half
+    assert limits[2] == 0  # no pixel has it
     assert noise.without(labels, ROWS, limits).tolist() == [[255, 255, 0, 0], [255, 1, 1, 255]]
 
 

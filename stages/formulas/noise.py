@@ -43,10 +43,11 @@ def least(histogram: Counts, share: float) -> NDArray[np.int64]:
     """By label the confidence (L,) below which its least confident pixels lie, SHARE of them at most.
 
     One share for every class and not one confidence: the rare and the hard ones keep as much as the others (Zou et al.,
-    "Class-Balanced Self-Training", ECCV 2018, section 4.1). HISTOGRAM: `counts`, added up over images.
+    "Class-Balanced Self-Training", ECCV 2018, section 4.1). 0 for a label without pixels. HISTOGRAM: `counts`, added up over
+    images.
     """
     below = histogram.cumsum(axis=1)
-    return np.array([np.searchsorted(row, share * row[-1], side="right") for row in below])
+    return np.array([np.searchsorted(row, share * row[-1], side="right") if row[-1] else 0 for row in below])
 
 
 def without(labels: Bytes, sure: Bytes, limits: NDArray[Any]) -> Bytes:
