@@ -1,4 +1,4 @@
-"""segment_predict — DeepLabV2 → predictions, with and without dense CRF (BAS, section 5.1).
+"""segment_predict — segmentation network → predictions, with and without dense CRF (BAS, section 5.1).
 
 Of the validation split, or of another list of the dataset's that the stage was asked for (`segment_predict@test`).
 """

@@ -54,7 +54,7 @@ def of_stages(*names: str) -> Callable[..., None]:
 
 @options.shared
 def predict(request: Request, manner: Manner, split: Split = None) -> None:
-    """DeepLabV2 → predictions on the validation split, or on another list, in a folder of its own (segment_predict@LIST)."""
+    """Predictions on the validation split, or on another list, in a folder of its own (segment_predict@LIST)."""
     perform(request, manner, [PREDICT if split is None else lists.on(PREDICT, split)])
 
 

@@ -1,4 +1,4 @@
-"""A stand-alone mmsegmentation config beside a checkpoint: its own tools test the network with it, or infer, or train on."""
+"""A stand-alone mmsegmentation config beside a checkpoint: its own tools test the network with it, or infer."""
 
 from __future__ import annotations
 
