@@ -62,7 +62,7 @@ class FiniteHook(Hook):
             self._stop(what, passed)
 
     def _stop(self, what: str, passed: int) -> NoReturn:
-        todo = "Set segment_train.loss=balanced or lower segment_train.lr, and run again"
+        todo = "Lower segment_train.lr, or set segment_train.loss=balanced where it is plain, and run again"
         raise diverged(what, passed // self.accumulate + 1, self.names(passed), todo)
 
 
