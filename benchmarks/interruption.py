@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.measure import REPEATS, Measured, require_equal
+from benchmarks.measure import REPEATS, Measured, Turn, require_equal
 from benchmarks.small_run import Silent
 from stages.actions import configure
 from stages.actions.run import Run
@@ -31,20 +31,25 @@ LEAST = 0.55
 def resume() -> Measured:
     """seed_train (half of the steps) and seed_infer (half of the images) of a small run; the worse of the two counts."""
     shares: dict[str, list[float]] = {"seed_train": [], "seed_infer": []}
+    own: dict[str, list[float]] = {stage: [] for stage in shares}
     whole: list[float] = []
     with TemporaryDirectory() as name:
         data = demo.generate(Path(name) / "data", train=IMAGES, val=2)
         for turn in range(REPEATS):
             unbroken, broken = Path(name) / f"unbroken{turn}", Path(name) / f"broken{turn}"
             for stage, share in shares.items():
-                whole.append(_seconds(_start(unbroken, data, stage)))
+                full = _seconds(_start(unbroken, data, stage))
                 _kill_half_way(_start(broken, data, stage), broken / stage)
-                share.append(_seconds(_start(broken, data, stage)) / whole[-1])
+                rest = _seconds(_start(broken, data, stage))
+                whole.append(full.wall)
+                share.append(rest.wall / full.wall)
+                own[stage].append(rest.own / full.own)
                 require_equal(_digest(unbroken / stage) == _digest(broken / stage), f"outputs of {stage} differ")
     medians = {stage: statistics.median(share) for stage, share in shares.items()}
     worst = max(medians.values())
+    extra = medians | {f"{stage}_cpu_ratio": statistics.median(found) for stage, found in own.items()}
     sizes = {"images": IMAGES, "steps": STEPS, "trunk": "tiny"}
-    return Measured(worst, worst <= LEAST, worst, "of the full time", statistics.median(whole), sizes, medians)
+    return Measured(worst, worst <= LEAST, worst, "of the full time", statistics.median(whole), sizes, extra)
 
 
 def _start(folder: Path, data: Path, stage: str) -> int:
@@ -64,13 +69,13 @@ def _start(folder: Path, data: Path, stage: str) -> int:
         os._exit(code)
 
 
-def _seconds(child: int) -> float:
-    """Wait for a child and return the seconds that it took from now on. Raises RuntimeError when it failed."""
+def _seconds(child: int) -> Turn:
+    """Wait for a child and return the seconds that it took, on the wall from now on and of its own. Raises RuntimeError."""
     began = time.perf_counter()
-    _, state = os.waitpid(child, 0)
+    _, state, used = os.wait4(child, 0)
     if os.waitstatus_to_exitcode(state):
         raise RuntimeError("a stage of the interrupted run failed")
-    return time.perf_counter() - began
+    return Turn(time.perf_counter() - began, used.ru_utime + used.ru_stime)
 
 
 def _kill_half_way(child: int, stage: Path) -> None:
