@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -81,6 +82,30 @@ def test_a_folder_of_negatives_and_the_classes_that_are_wanted(tmp_path):
     reader = open_reader("folder", Place(root, classes=("dog", "cat")))
     assert reader.classes == ("dog", "cat")
     assert reader.labels(("dog-0", "cat-0", "background-0", "zoo-0"))[0] == {"dog-0": (0,), "cat-0": (1,), "background-0": ()}
+
+
+def test_a_folder_of_negatives_may_be_called_so_in_any_case(tmp_path):
+    reader = open_reader("folder", Place(class_folders(tmp_path / "own", 1, ("cat", "dog", "Background"))))
+    assert reader.classes == ("cat", "dog")
+    assert reader.labels(("Background-0",))[0] == {"Background-0": ()}
+
+
+def test_ids_are_lines_of_a_list_whatever_the_files_are_called(tmp_path):
+    root = class_folders(tmp_path / "own", 3)
+    for name in ("cat/new\nline.png", "cat/end .png", "dog/ begin.png", "dog/u\u2028x.png", "dog/\x1c.png"):
+        picture(root / name)
+    initialise(wish(root))
+    lists = [(tmp_path / "out/lists" / f"{name}.txt").read_text().splitlines() for name in ("train", "val")]
+    listed = {i for part in lists for i in part}
+    assert listed == set(open_reader("folder", Place(root)).rows)
+    assert {"cat-new line", "cat-end", "dog- begin", "dog-u x", "dog-"} < listed
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    root = class_folders(tmp_path / "own", 1)
+    (root / "cat/0.png").rename(root / "cat" / os.fsdecode(b"\xff.png"))
+    with pytest.raises(StageError, match=r"Cannot use image cat/\\udcff: its name is not UTF-8"):
+        open_reader("folder", Place(root))
 
 
 def test_two_files_that_differ_in_suffix_keep_it(tmp_path):
@@ -179,6 +204,9 @@ def test_images_in_one_sub_folder_go_by_their_names_and_strangers_are_told_of(tm
         ("l.json", '[{"image": "1.png", "labels": [[1]]}]', "labels that are no names"),
         ("l.json", "[" * 100_000, "tables within tables without end"),
         ("l.json", '{"images": [], "annotations": []}', "a COCO document"),
+        ("l.json", '[{"data": {"img": "1.png"}, "annotations": 5}]', "'annotations' is no list: 5"),
+        ("l.json", '[{"data": {"img": "1.png"}, "annotations": [{"result": 7}]}]', "'result' is no list: 7"),
+        ("l.json", '[{"data": {"i": "1.png"}, "annotations": [{"result": [{"value": {"choices": 3}}]}]}]', "'choices' is no"),
         ("l.jsonl", '{"image": "1.png"}\n[]\n', "line 2: not an object"),
         ("l.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotations/>", "it has a document type"),
     ],

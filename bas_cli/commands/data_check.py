@@ -109,7 +109,7 @@ def _companion(report: Report, index: int) -> str:
 
 
 def _tell(written: dict[str, Path]) -> None:
-    for file in written.values():
+    for file in dict.fromkeys(written.values()):
         console.note(f"written: {file}")
     settings = " ".join(f"--set data.{role}={file.stem}" for role, file in written.items() if role)
     if settings:

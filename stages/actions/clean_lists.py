@@ -44,6 +44,8 @@ def _written(census: Census, name: str, ids: list[str]) -> Path:
         raise StageError(f"No clean list {path}", "no image would be left", "Mend what the table names as errors first")
     try:
         write_text(path, "".join(f"{i}\n" for i in ids))
+    except UnicodeEncodeError as error:
+        raise StageError(f"Cannot write {path}", "an image's name is not UTF-8", "Rename it") from error
     except OSError as error:
         raise StageError(f"Cannot write {path}", error.strerror or "", "Copy the dataset to where you may write") from error
     return path

@@ -32,7 +32,7 @@ def rows(root: Path, wanted: Sequence[str] | None = None) -> list[Row]:
     """A row an image, those of the classes that are WANTED or of all; empty where ROOT has no class folders."""
     grouped: dict[tuple[str, str], list[tuple[str, str]]] = {}  # split and path within the class → class and file
     for split, name, folder in class_folders(root):
-        if wanted is None or name in wanted or name in ABSENCE:
+        if wanted is None or name in wanted or name.lower() in ABSENCE:
             for file in images_in(root, folder):
                 grouped.setdefault((split, file.removeprefix(f"{folder}/")), []).append((name, file))
     return [row for (split, _), group in grouped.items() for row in _distinct(root, split, group)]
@@ -61,7 +61,7 @@ def _distinct(root: Path, split: str, group: Sequence[tuple[str, str]]) -> list[
             found.append((file, [name]))
         else:
             same.append(name)
-    return [Row(file, tuple(name for name in names if name not in ABSENCE), split) for file, names in found]
+    return [Row(file, tuple(name for name in names if name.lower() not in ABSENCE), split) for file, names in found]
 
 
 def _alike(first: Path, second: Path) -> bool:

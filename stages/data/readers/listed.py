@@ -91,17 +91,27 @@ def images_in(root: Path, below: str = "") -> list[str]:
 def identify(files: Iterable[str], below: str = "") -> dict[str, str]:
     """An id for each file: its path below the folder BELOW without the suffix, joined by `-`; with it where two would be alike.
 
-    Raises StageError where two are alike all the same.
+    Raises StageError where two are alike all the same, and on a name that is no text.
     """
     start = len(below) + 1 if below else 0
-    short = {file: file[start:].rpartition(".")[0].replace("/", "-") for file in files}
+    short = {file: _line(file[start:].rpartition(".")[0]) for file in files}
     often = Counter(short.values())
-    ids = {file: name if often[name] == 1 else file[start:].replace("/", "-") for file, name in short.items()}
+    ids = {file: name if often[name] == 1 else _line(file[start:]) for file, name in short.items()}
     double = next((name for name, count in Counter(ids.values()).items() if count > 1), None)
     if double is not None:
         same = [file for file, name in ids.items() if name == double]
         raise StageError("Two images would have one name", f"{same[0]} and {same[1]} are both '{double}'", "Rename one of them")
     return ids
+
+
+def _line(path: str) -> str:
+    """PATH as a line of a list: no break of a line in it, no space at its ends. Raises StageError where it is no text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        shown = path.encode(errors="backslashreplace").decode()
+        raise StageError(f"Cannot use image {shown}", "its name is not UTF-8", "Rename it") from error
+    return " ".join(path.replace("/", "-").split())
 
 
 def class_names(rows: Iterable[Row], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:

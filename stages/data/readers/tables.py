@@ -138,7 +138,7 @@ def _classes(value: Any) -> tuple[str, ...] | None:
     names = _names(value) if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, (str, int)) for name in names):
         raise ValueError(f"labels that are no names: {str(value)[:60]}")
-    return tuple(dict.fromkeys(str(name).strip() for name in names))
+    return tuple(dict.fromkeys(word for name in names if (word := str(name).strip())))
 
 
 def _task(task: Mapping[str, Any]) -> Entry:
@@ -146,11 +146,19 @@ def _task(task: Mapping[str, Any]) -> Entry:
     images = [text for text in task["data"].values() if isinstance(text, str) and PICTURE.search(text)]
     if not images:
         raise ValueError(f"task {task.get('id')} names no image")
-    given = [one for one in task.get("annotations") or [] if isinstance(one, Mapping) and not one.get("was_cancelled")]
-    results = [result for one in given for result in one.get("result") or [] if isinstance(result, Mapping)]
+    given = [one for one in _listed(task, "annotations") if isinstance(one, Mapping) and not one.get("was_cancelled")]
+    results = [result for one in given for result in _listed(one, "result") if isinstance(result, Mapping)]
     values = [result["value"] for result in results if isinstance(result.get("value"), Mapping)]
-    choices = [str(name) for value in values for key in ("choices", "labels") for name in value.get(key) or []]
-    return Entry(images[0], tuple(dict.fromkeys(choices)) if given else None)
+    choices = [name for value in values for key in ("choices", "labels") for name in _listed(value, key)]
+    return Entry(images[0], _classes(choices) if given else None)
+
+
+def _listed(table: Mapping[str, Any], key: str) -> list[Any]:
+    """The list under KEY, empty where there is none. Raises ValueError on anything else."""
+    found = table.get(key) or []
+    if not isinstance(found, list):
+        raise ValueError(f"'{key}' is no list: {str(found)[:60]}")
+    return found
 
 
 def _cvat(text: str) -> Iterator[Entry]:
