@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import tarfile
 import time
@@ -20,8 +21,8 @@ from conftest import Command
 from stages.core import training
 from stages.core.config import read_yaml
 from stages.core.errors import StageError
-from stages.core.files import read_json
-from stages.data import archives, markup, seedfile
+from stages.core.files import HashCache, read_json
+from stages.data import archives, images, inspection, markup, seedfile
 from stages.data.labels import read_labels
 from stages.data.mapfiles import MapFile
 from stages.data.mapfiles import read as read_maps
@@ -228,3 +229,14 @@ def test_plain_xml_is_read_and_what_is_none_is_refused(tmp_path: Path) -> None:
 def test_json_within_json_without_end_is_damage(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[" * 200_000)
     assert read_json(tmp_path / "a.json") is None
+
+
+def test_a_pipe_or_device_among_photographs_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe.jpg", tmp_path / "device.jpg"):
+        assert inspection.inspect(str(path)).fault == "no regular file"
+        with pytest.raises(StageError, match="no regular file"):
+            images.read_image(path)
+        with pytest.raises(OSError, match="no regular file"):
+            HashCache(tmp_path / "hashes.json").of(path)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -115,9 +116,11 @@ class HashCache:
         self._changed = False
 
     def of(self, file: Path | str) -> str:
-        """The sha256 of FILE. Raises OSError when it cannot be read."""
+        """The sha256 of FILE. Raises OSError when it cannot be read, or is a pipe or device, which may never end."""
         key = os.fspath(file)
         status = os.stat(key)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no regular file", key)
         known = self._known.get(key)
         if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
             return known[2]

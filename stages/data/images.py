@@ -65,9 +65,11 @@ def read_image(path: Path) -> Array:
 
 @contextmanager
 def opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
-    """An image whose header alone is read so far. Raises what DAMAGE lists, ValueError on more than MOST_PIXELS."""
+    """An image whose header alone is read so far. Raises what DAMAGE lists; OSError too on pipes, ValueError on too many pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of large images and damaged tags
+        if isinstance(source, Path) and source.exists() and not source.is_file():
+            raise OSError("no regular file")  # a pipe or device may never end
         with Image.open(source, formats=DECODERS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS}")

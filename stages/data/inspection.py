@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ def inspect_all(pairs: Sequence[tuple[str, str | None]]) -> list[tuple[Facts, Ma
 def inspect(file: str) -> Facts:
     """Read and decode FILE once."""
     try:
+        if os.path.exists(file) and not os.path.isfile(file):
+            return Facts(file, "no regular file")  # a pipe or device may never end
         with open(file, "rb") as stream:
             content = stream.read(LARGEST + 1)
         if not 0 < len(content) <= LARGEST:
