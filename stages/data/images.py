@@ -65,7 +65,7 @@ def read_image(path: Path) -> Array:
 
 @contextmanager
 def opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
-    """An image whose header alone is read so far. Raises what DAMAGE lists; OSError too on pipes, ValueError on too many pixels."""
+    """An image whose header alone is read so far. Raises what DAMAGE lists, ValueError on more than MOST_PIXELS."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of large images and damaged tags
         if isinstance(source, Path) and source.exists() and not source.is_file():

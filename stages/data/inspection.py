@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +59,7 @@ def inspect_all(pairs: Sequence[tuple[str, str | None]]) -> list[tuple[Facts, Ma
 def inspect(file: str) -> Facts:
     """Read and decode FILE once."""
     try:
-        if os.path.exists(file) and not os.path.isfile(file):
+        if Path(file).exists() and not Path(file).is_file():
             return Facts(file, "no regular file")  # a pipe or device may never end
         with open(file, "rb") as stream:
             content = stream.read(LARGEST + 1)
