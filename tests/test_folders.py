@@ -278,6 +278,18 @@ def test_init_writes_lists_and_a_configuration_beside_each_other_and_nothing_int
     assert planned.json["stages"][0]["state"] == "missing"
 
 
+def test_a_broken_photograph_does_not_keep_the_configuration_from_being_written(tmp_path):
+    root = class_folders(tmp_path / "photographs")
+    for broken in sorted((root / "cat").glob("*"))[:2]:
+        broken.write_bytes(b"no image")
+    found = initialise(wish(root))
+    assert found["images"] == 10 and found["side"] == 16 and Path(found["config"]).is_file()
+    for broken in root.glob("*/*"):
+        broken.write_bytes(b"")
+    with pytest.raises(StageError, match="Cannot read the images"):
+        initialise(wish(root))
+
+
 def test_splits_that_the_data_has_are_kept(tmp_path):
     for part in ("train", "Validation", "test"):
         class_folders(tmp_path / "own" / part, 3)

@@ -197,17 +197,10 @@ def _strange(place: Place) -> dict[str, Any]:
 
 
 def _sizes(files: Sequence[str]) -> dict[str, Any]:
-    """Longer sides in pixels, typical and largest, of some of the images; what cannot be read is left to `bas data check`."""
-    from stages.data.images import size
+    """Longer sides in pixels, typical and largest, of some of the images."""
+    from stages.data.images import sizes_of_some
 
-    sides = []
-    for file in files[:: max(len(files) // LOOKED_AT, 1)][:LOOKED_AT]:
-        try:
-            sides.append(max(size(Path(file))))
-        except StageError:
-            continue
-    if not sides:
-        raise StageError(f"Cannot read the images, first {files[0]}", "none that was tried", "Look with `bas data check`")
+    sides = [max(size) for size in sizes_of_some(files, LOOKED_AT)]
     return {"side": round(median(sides)), "largest": max(sides)}
 
 

@@ -6,8 +6,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -132,6 +132,20 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     tags = getattr(image, "tag_v2", None)  # of a TIFF, whose size some versions of Pillow turn themselves
     width, height = image.size if tags is None else (tags[TIFF_WIDTH], tags[TIFF_HEIGHT])
     return (width, height) if orientation(image) in LYING else (height, width)
+
+
+def sizes_of_some(files: Sequence[str], count: int) -> list[tuple[int, int]]:
+    """Heights and widths of COUNT of the images, evenly spread; unreadable ones are left to `bas data check`.
+
+    Raises StageError where none of them can be read.
+    """
+    found = []
+    for file in files[:: max(len(files) // count, 1)][:count]:
+        with suppress(StageError):
+            found.append(size(Path(file)))
+    if not found:
+        raise StageError(f"Cannot read the images, first {files[0]}", "none that was tried", "Look with `bas data check`")
+    return found
 
 
 def read_grey(path: Path) -> NDArray[np.uint8 | np.uint16 | np.int32]:
