@@ -48,6 +48,8 @@ def _find(name: str, users: tuple[Path, ...]) -> Path:
             "no such file",
             f"Give a YAML file, or one of those shipped: {', '.join(names())}",
         )
+    if path.suffix not in (".yaml", ".yml") and len(Path(name).parts) > 1:
+        raise StageError(f"No dataset at {name}", "no such file or folder", "Check the path")
     if path.suffix not in (".yaml", ".yml"):
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
         raise StageError(

@@ -59,7 +59,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     from stages.data.views import PixelLabelledImages
     from stages.nets import backbones, initial, irn
 
-    _check(config)
+    check(config)
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -82,7 +82,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     return Outputs([Path("network.safetensors"), curves.plot(ctx.out), Path("irn.png")], metrics, notes=notes)
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Raise StageError on settings that leave no pair to learn from, no scale to draw, or a frozen trunk that is random."""
     from stages.core.errors import StageError
 

@@ -244,6 +244,9 @@ def test_bad_usage(bas: Command):
         "Unknown dataset 'dmo': neither a shipped configuration nor a YAML file. Did you mean 'demo'?"
     )
     assert bas("run", "absent.yaml").error.startswith("Cannot read configuration absent.yaml: no such file. Give a YAML file")
+    assert bas("run", "photographs/absent").error == "No dataset at photographs/absent: no such file or folder. Check the path"
+    fault = bas("run", "demo", "--set", "irn_train.weights=none", "--dry-run").error
+    assert fault.startswith("irn_train.weights cannot be none")  # said before hours of training, not after
 
 
 @pytest.mark.parametrize(

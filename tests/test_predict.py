@@ -235,6 +235,8 @@ def test_the_command_exports_what_agrees_and_keeps_nothing_else(bas: Command, ru
     torch.set_warn_always(False)
     assert not [str(one.message) for one in said if "not writable" in str(one.message)]
     assert done["label_agreement"] == 1 and done["images"] == 50 and done["sizes"] >= 5
+    listed = (generated / "ImageSets" / "Segmentation" / "val.txt").read_text().split()
+    assert done["photographs"] == len(listed) < 50
     path = run / "segment_train" / "network.ts"
     assert path.stat().st_size == done["bytes"]
     assert "ends in .onnx" in bas("export", "--run", str(run), "--out", "net.bin").error

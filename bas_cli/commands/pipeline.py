@@ -23,8 +23,8 @@ FIRST, *_, LAST = PIPELINE
 PREDICT = "segment_predict"
 RUN = f"""Run every stage in order; what is fresh is kept.
 
-DATASET is demo (generated), or with --data DIR voc, voc_coco_init, coco, voc_small or voc_small_ablation, or a YAML file;
-left out: that of the run.
+DATASET is demo (generated), a folder of labelled photographs, or with --data DIR voc, voc_coco_init, coco, voc_small or
+voc_small_ablation, or a YAML file; left out: that of the run.
 
 Stages: {", ".join(PIPELINE)}."""
 First = Annotated[str, typer.Option("--from", help="First stage.")]

@@ -58,18 +58,19 @@ def export(
     """
     from stages.actions import export as exporting
     from stages.actions.predict import Predictor
-    from stages.nets.mmseg.portable import SUFFIXES
 
     chosen = options.open_run(Request(run=run, device="cpu"))
     config: Any = chosen.sections["segment_predict"]
-    predictor = Predictor(chosen.folder, config, chosen.runtime)
+    predictor = Predictor(chosen.folder, config, chosen.runtime)  # refuses at once where there is no network
+    from stages.nets.mmseg.portable import SUFFIXES
+
     target = out or predictor.checkpoint.with_suffix(SUFFIXES[format])
     done = exporting.export(chosen, predictor, format, target, images, progress.reporter(quiet))
     if as_json:
         console.document(done)
     elif not quiet:
         console.note(f"{done['file']}: {done['bytes'] / 1e6:.1f} MB")
-        compared = f"on {done['images']} photographs of {done['sizes']} sizes"
+        compared = f"on {done['images']} images of {done['sizes']} sizes, made of {done['photographs']} photographs"
         console.note(f"{done['label_agreement']:.4%} of the pixels get the same class {compared}")
         console.note(f"largest difference of logits {done['largest_difference']:.2g}")
 

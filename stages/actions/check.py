@@ -46,6 +46,7 @@ def stages(sections: Sections, names: Sequence[str], folder: Path) -> None:
         networks.check(_network(sections), vars(sections[RECIPE])["weights"])
     for name in names:
         contract.require_weights(sections[name])
+        getattr(stage_module(name), "check", lambda _: None)(sections[name])  # a stage's own, where it has one
         _imports(name, sections, folder)
 
 

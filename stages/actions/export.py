@@ -70,7 +70,14 @@ def _compare(run: Run, predictor: Predictor, path: Path, images: int, reporter: 
             pixels += image.shape[0] * image.shape[1]
             sizes.add(image.shape[:2])
             meter.advance()
-    return {"largest_difference": largest, "label_agreement": equal / pixels, "images": images, "sizes": len(sizes)}
+    photographs = min(images, len(run.dataset.split("val")))
+    return {
+        "largest_difference": largest,
+        "label_agreement": equal / pixels,
+        "images": images,
+        "photographs": photographs,
+        "sizes": len(sizes),
+    }
 
 
 def _photographs(run: Run, images: int) -> Iterator[Array]:
