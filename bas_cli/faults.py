@@ -73,7 +73,7 @@ def _no_memory(fault: Exception) -> int:
     reason = exhaustion.why(fault)
     if reason is None:
         return 0
-    console.error(f"Out of memory: {reason}. {exhaustion.TODO}.")
+    console.error(f"Out of memory: {reason}. {exhaustion.ADVICE}.")
     return 2
 
 

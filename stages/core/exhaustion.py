@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from stages.core.errors import StageError
 
-TODO = "Use smaller images or batches, or fewer processes with --set runtime.workers=1"  # where no stage knows better
+ADVICE = "Use smaller images or batches, or fewer processes with --set runtime.workers=1"  # where no stage knows better
 # How torch, its libraries and its loader processes word it where they raise a plain RuntimeError.
 _WORDS = re.compile(
     r"out of memory|can(?:'|no)t allocate memory|not enough memory|ALLOC_FAILED|bad_alloc|MemoryError in DataLoader",

@@ -224,7 +224,7 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
     write_json(ctx.out / STARTED, wanted)
     ctx.runtime.reset_peak()
     try:
-        with exhaustion.told(ctx.name, getattr(stage, "MEMORY", exhaustion.TODO)):
+        with exhaustion.told(ctx.name, getattr(stage, "MEMORY", exhaustion.ADVICE)):
             outputs = stage.run(config, ctx)
     finally:
         spent = clock.stop(ctx.out)

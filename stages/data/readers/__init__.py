@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from stages.core.errors import StageError
 from stages.data.labels import Labels
 
 
@@ -76,6 +77,12 @@ class Reader(Protocol):
     def instances(self) -> Path | None:
         """A COCO document of the true instances of all images, which goes before `objects`, or None."""
         ...
+
+
+def absent_images(listed_in: str, ids: Sequence[str], absent: Sequence[str], where: Path, todo: str) -> StageError:
+    """What is said where ABSENT of the IDS of a list have no file in WHERE: the first is named, the rest counted."""
+    count = f"{len(absent)} of {len(ids)} are not in {where}, first '{absent[0]}'"
+    return StageError(f"List '{listed_in}' names absent images", count, todo)
 
 
 def open_reader(layout: str, place: Place) -> Reader:

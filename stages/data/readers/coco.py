@@ -22,7 +22,7 @@ from stages.core.files import write_atomic
 from stages.data import coco
 from stages.data.coco import Document, Index
 from stages.data.labels import Labels, read_labels
-from stages.data.readers import Place
+from stages.data.readers import Place, absent_images
 
 NAMED = "instances_"  # before the list's name in a document's
 ROBOFLOW = "_annotations.coco.json"
@@ -131,11 +131,7 @@ class Coco:
         if absent:
             home = homes[absent[0]]
             where = folders[home].folder if home else self.root
-            raise StageError(
-                f"List '{listed_in}' names absent images",
-                f"{len(absent)} of {len(ids)} are not in {where}, first '{absent[0]}'",
-                "Add the files or correct the document",
-            )
+            raise absent_images(listed_in, ids, absent, where, "Add the files or correct the document")
         return [path for path in paths.values() if path is not None]
 
     def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:

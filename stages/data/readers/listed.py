@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from stages.core.errors import StageError
 from stages.data import formats
 from stages.data.labels import Labels
+from stages.data.readers import absent_images
 from stages.data.readers.lists import Lists
 
 MASKS = "masks"  # the folder of true masks
@@ -44,11 +45,8 @@ class Listed(Lists):
         """The file of each of IDS. Raises StageError that names the first absent one and counts the rest."""
         absent = [i for i in ids if i not in self.rows]
         if absent:
-            raise StageError(
-                f"List '{listed_in}' names absent images",
-                f"{len(absent)} of {len(ids)} are not in {self.root}, first '{absent[0]}'",
-                "Add the files, correct the list, or write lists and configuration anew with `bas data init`",
-            )
+            todo = "Add the files, correct the list, or write lists and configuration anew with `bas data init`"
+            raise absent_images(listed_in, ids, absent, self.root, todo)
         return [f"{self.root}{os.sep}{self.rows[i].file}" for i in ids]
 
     def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:

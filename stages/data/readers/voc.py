@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.core.errors import StageError
 from stages.data.labels import Labels, read_labels
-from stages.data.readers import Place
+from stages.data.readers import Place, absent_images
 
 CLASSES = (
     "aeroplane",
@@ -98,11 +98,7 @@ class Devkit:
         present = {stem: f"{stem}.{suffix}" for stem, _, suffix in names if f".{suffix.lower()}" in SUFFIXES}
         absent = [i for i in ids if i not in present]
         if absent:
-            raise StageError(
-                f"List '{listed_in}' names absent images",
-                f"{len(absent)} of {len(ids)} are not in {folder}, first '{absent[0]}'",
-                "Add the files or correct the list",
-            )
+            raise absent_images(listed_in, ids, absent, folder, "Add the files or correct the list")
         return [f"{folder}{os.sep}{present[i]}" for i in ids]
 
     def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:
