@@ -39,7 +39,7 @@ def gathered(logits: Tensor, kinds: Tensor) -> Tensor:
     equal, unequal = -torch.log(pairs + affinity.LOG_EPS), -torch.log(1 + affinity.LOG_EPS - pairs)
     total = logits.new_zeros(())
     kind_of = {affinity.BACKGROUND: equal, affinity.FOREGROUND: equal, affinity.DIFFERENT: unequal}
-    for name, (kind, values) in zip(affinity.TERMS, kind_of.items(), strict=False):
+    for name, (kind, values) in zip(affinity.WEIGHTS, kind_of.items(), strict=False):
         chosen = (kinds == kind).to(values)
         total = total + affinity.WEIGHTS[name] * (values * chosen).sum() / (chosen.sum() + affinity.COUNT_EPS)
     return total

@@ -1,4 +1,4 @@
-"""irn_labels — seeds + dense CRF → affinity labels (IRN, CVPR 2019, section 3.2; BAS, IJCV 2023, section 5.1).
+"""irn_labels — seeds + dense CRF → affinity labels (IRN, CVPR 2019, section 4.2; BAS, IJCV 2023, section 5.1).
 
 Two dense CRFs an image, one from labels that are confident of the foreground, one of the background. A pixel keeps its
 class (id + 1) where the first says so, is 0 where the second says background, and void (255) where they disagree.

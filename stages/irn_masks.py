@@ -100,7 +100,7 @@ def _mask(walked: Tensor, sample: Sample, keep: bool, config: Config, ctx: Conte
         write_atomic(walked_path(ctx.out, sample.id), lambda temporary: np.savez(temporary, **arrays))
     # the maps that are stored decide, so that scoring them again gives these masks
     stored = torch.from_numpy(rounded).float()
-    maps = confidence.normalised(stored)
+    maps = seeds.over_maximum(stored)
     sure = (255 * confidence.margins(maps, config.fixed)).round().byte().numpy()
     note = {CONFIDENT: f"{confidence.stability(maps, config.fixed):.4f}"}
     write_atomic(confidence_path(ctx.out, sample.id), lambda temporary: write_grey(temporary, sure, note))

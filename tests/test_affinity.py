@@ -117,7 +117,7 @@ def test_terms_without_pairs_are_zero() -> None:
     labels = torch.full((1, 6, 9), affinity.VOID, dtype=torch.uint8)
     logits = torch.zeros(1, 1, 6, 9, requires_grad=True)
     losses = affinity.irn_losses(logits, torch.ones(1, 2, 6, 9, requires_grad=True), labels, 3)
-    assert [losses[name].item() for name in affinity.TERMS] == [0.0] * 5
+    assert [losses[name].item() for name in affinity.WEIGHTS] == [0.0] * 5
     losses["total"].backward()
     assert torch.equal(logits.grad, torch.zeros_like(logits))  # type: ignore[arg-type]
 

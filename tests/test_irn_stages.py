@@ -25,7 +25,7 @@ from stages.core.files import read_json
 from stages.core.stage import Context
 from stages.data import seedfile, sheets, views
 from stages.data.images import read_grey, read_image, read_mask
-from stages.formulas import confidence, crf, metrics
+from stages.formulas import confidence, crf, metrics, seeds
 from stages.nets import irn
 
 TRAIN = irn_train.Config(backbone="tiny", weights="seed", crop=80, batch=2, epochs=4, radius=5, centre_images=2)
@@ -290,7 +290,7 @@ def test_confidence_of_an_image_is_how_little_its_mask_hangs_on_the_threshold() 
     assert confidence.stability(maps, 0.25, 0.05) == pytest.approx((1 / 3 + 1) / 2)
     assert confidence.stability(maps[:1], 0.25, 0.05) == pytest.approx(1 / 3)
     assert confidence.stability(torch.zeros(1, 2, 2), 0.25, 0.05) == 0
-    np.testing.assert_allclose(confidence.normalised(3 * maps), maps / 0.9)
+    np.testing.assert_allclose(seeds.over_maximum(3 * maps), maps / 0.9)
 
 
 def test_masks_after_a_crf_and_how_sure_they_are(labelled: Path, folder: Path) -> None:

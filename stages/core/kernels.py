@@ -8,7 +8,7 @@ from stages.core.config import Field, Section
 
 
 class LabelCrf(Section):
-    """Kernels and certainty of a dense CRF; the defaults are IRN's for the labels of seeds (CVPR 2019, section 3.2)."""
+    """Kernels and certainty of a dense CRF; the defaults are IRN's for the labels of seeds (CVPR 2019, section 4.2)."""
 
     certainty: float = Field(0.7, description="Probability that a label is right, for the CRF.", gt=0.5, lt=1)
     iterations: int = Field(10, description="Mean-field iterations of the CRF.", ge=1)

@@ -24,9 +24,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from stages.core.errors import StageError
+from stages.formulas import VOID
 
 Array = NDArray[np.uint8]
-VOID = 255
 # All that is decoded (a JPEG may have further pictures behind it). Pillow's other decoders are rare or call programs.
 DECODERS = tuple(
     str(decoder.format)

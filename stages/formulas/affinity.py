@@ -1,4 +1,4 @@
-"""Affinities between nearby pixels, and the losses that teach them (IRN, CVPR 2019, sections 3.2 and 4).
+"""Affinities between nearby pixels, and the losses that teach them (IRN: Ahn et al., CVPR 2019, sections 4.2 to 4.5).
 
 A pair is a source pixel and one of the offsets (dy,dx) within a radius. Its affinity is 1 - the highest
 boundary probability met on the path between the two. Shapes: B images, H W the stride-4 grid, P offsets, h w
@@ -10,20 +10,19 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 from torch import Tensor
 
+from stages.formulas import VOID
 from stages.formulas.seeds import strided_size
 
 Offset = tuple[int, int]
 LOG_EPS = 1e-5  # inside the logarithms of the affinity losses
 COUNT_EPS = 1e-5  # added to a number of pairs: without pairs a term is 0
-VOID = 255
 ORIGIN: Offset = (0, 0)
 PAIRS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26}  # of a batch, in the losses: a CPU wants its caches, a GPU few long calls
 NEITHER, BACKGROUND, FOREGROUND, DIFFERENT = 0, 1, 2, 3  # kinds of pairs
-TERMS = ("bg_affinity", "fg_affinity", "neg_affinity", "fg_displacement", "bg_displacement")
-WEIGHTS = {
+WEIGHTS = {  # of the terms in the total
     "bg_affinity": 0.25,
     "fg_affinity": 0.25,
     "neg_affinity": 0.5,
@@ -115,7 +114,7 @@ def pair_affinities(edge: Tensor, radius: int) -> Tensor:
 
 def quarter_labels(labels: Tensor) -> Tensor:
     """Labels (B,H,W) uint8 → every fourth pixel's (B,H/4,W/4), nearest to the centre of its cell."""
-    return F.interpolate(labels[:, None], strided_size(*labels.shape[-2:]), mode="nearest-exact")[:, 0]
+    return nnf.interpolate(labels[:, None], strided_size(*labels.shape[-2:]), mode="nearest-exact")[:, 0]
 
 
 def pair_labels(labels: Tensor, radius: int) -> Tensor:
@@ -139,8 +138,8 @@ def affinity_losses(edge: Tensor, kinds: Tensor, radius: int) -> dict[str, Tenso
 
     A pair's affinity depends on one pixel, the highest of its path, so a sum over millions of pairs is a sum
     over pixels, each times the number of pairs it decides. Only whole numbers are counted there, which also
-    makes the gradient the same in every run. Keys: the first three of TERMS. Equal to the sums over pairs,
-    term by term.
+    makes the gradient the same in every run. Equal to the sums over pairs, term by term.
+    Keys: bg_affinity, fg_affinity, neg_affinity.
     """
     at_once = max(PAIRS_AT_ONCE.get(edge.device.type, 2**21) // max(kinds[0].numel(), 1), 1)
     parts = zip(edge.detach().split(at_once), kinds.split(at_once), strict=True)
@@ -209,8 +208,8 @@ class _DisplacementSums(torch.autograd.Function):
 def displacement_losses(field: Tensor, kinds: Tensor, radius: int) -> dict[str, Tensor]:
     """Mean L1 error of displacement differences, field (B,2,H,W) in grid steps, channel 0 = y, 1 = x.
 
-    Pairs of one class should differ by their offset, as both point at one centroid; pairs of background not
-    at all. Keys: the last two of TERMS.
+    Pairs of one class should differ by their offset, as both point at one centroid; pairs of background not at all.
+    Keys: fg_displacement, bg_displacement.
     """
     fg_sum, bg_sum = _DisplacementSums.apply(field, kinds, radius)  # type: ignore[misc]
     fg_count, bg_count = ((kinds == kind).sum() for kind in (FOREGROUND, BACKGROUND))

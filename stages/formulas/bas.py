@@ -1,5 +1,5 @@
 """Background activation suppression: Eq. 3-6, 9 and 10 of "Background Activation Suppression for Weakly Supervised
-Object Localization and Semantic Segmentation" (Zhai et al., IJCV 2023), in the segmentation setting of section 5.
+Object Localization and Semantic Segmentation" (Zhai et al., IJCV 2023), in the segmentation setting of section 3.4.
 
 Shapes: B images, C classes (without background), h w feature grid. A mask M_f (B,1,h,w) lies in [0,1]; class maps
 (B,C,h,w) are F2's output and their mean over h,w are the logits.
@@ -7,12 +7,14 @@ Shapes: B images, C classes (without background), h w feature grid. A mask M_f (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+Judge = Callable[[Tensor], Tensor]  # the frozen F2: masks (J,1,h,w) → logits (J,C) of the features times (1 - mask)
 EPS = 1e-8  # Eq. 3's denominator; the paper prints "e^-8", its code adds 1e-8
 
 
@@ -125,7 +127,7 @@ def total(terms: dict[str, Tensor], weights: Weights) -> Tensor:
 
 
 def draw_classes(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """One present class an image, uniformly (section 5: "randomly selecting a foreground category").
+    """One present class an image, uniformly (section 3.4: "randomly selecting a foreground category").
 
     labels (B,C) on the CPU, each row with a present class → (B,) class ids.
     """

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 
-VOID = 255
+from stages.formulas import VOID
+
 TOLERANCE = 0.0075  # θ, of the image's diagonal
 
 Mask = NDArray[np.uint8]

@@ -1,6 +1,6 @@
 """How sure a mask is of itself, without any true mask: of each pixel, and of the image.
 
-Shapes: P present classes, h w the stride-4 grid of the random walk. Maps are walked ones, divided by the maximum of all.
+Shapes: P present classes, h w the stride-4 grid of the random walk. Maps are walked ones `seeds.over_maximum`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,6 @@ import torch
 from torch import Tensor
 
 STEP = 0.05  # to either side of the threshold: of .05 to .25 it ranked photographs best (the log in CONTRIBUTING.md)
-
-
-def normalised(walked: Tensor) -> Tensor:
-    """Walked maps (P,h,w) over their global maximum, as `seeds.upsample_walked` has them."""
-    return walked / walked.max().clamp_min(torch.finfo(walked.dtype).tiny)
 
 
 def margins(maps: Tensor, threshold: float) -> Tensor:

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.errors import StageError
-
-VOID = 255
+from stages.formulas import VOID
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,45 @@ def refine_probabilities(
     return _infer(image, [energy], kernels)[0]
 
 
+def refine_masks(
+    image: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.uint8]],
+    classes: Sequence[int],
+    kernels: Kernels = SEED_KERNELS,
+    certainty: float = SEED_CERTAINTY,
+) -> list[NDArray[np.uint8]]:
+    """Masks (H,W) of background 0 and class ids + 1, each after a dense CRF that takes it for right with CERTAINTY.
+
+    CLASSES: the 0-based ids that the masks may hold. The masks share one lattice. Raises StageError when pydensecrf is not
+    installed.
+    """
+    ids = np.array([0, *(index + 1 for index in classes)], dtype=np.uint8)
+    places = np.zeros(256, dtype=np.int64)
+    places[ids] = np.arange(len(ids))
+    posteriors = refine_labels(image, [places[mask] for mask in masks], len(ids), kernels, certainty)
+    return [ids[posterior.argmax(0)] for posterior in posteriors]
+
+
+def combine(
+    fg: NDArray[np.integer[Any]],
+    bg: NDArray[np.integer[Any]],
+    classes: Sequence[int] | NDArray[np.integer[Any]],
+) -> NDArray[np.uint8]:
+    """Affinity label (H,W) from two refined maps of labels 0..L-1 (IRN, CVPR 2019, section 4.2).
+
+    A pixel takes its class (id + 1) where the map of confident foreground FG holds one, 0 where the map of
+    confident background BG is background too, and 255 (void) where the two disagree. CLASSES: 0-based ids of
+    labels 1..L-1.
+    """
+    ids = np.concatenate([[0], np.asarray(classes, dtype=np.int64) + 1]).astype(np.uint8)
+    return np.where(fg > 0, ids[fg], np.where(bg == 0, 0, VOID)).astype(np.uint8)
+
+
+def memory(pixels: int, labels: int) -> int:
+    """Bytes that the CRF of an image takes at most: the colour lattice of an image of noise, and the planes of its labels."""
+    return pixels * (LATTICE_BYTES + LABEL_BYTES * labels)
+
+
 def _infer(image: NDArray[np.uint8], unaries: Sequence[NDArray[Any]], kernels: Kernels) -> list[NDArray[np.float32]]:
     height, width = image.shape[:2]
     n_labels = unaries[0].shape[0]
@@ -91,48 +129,9 @@ def _infer(image: NDArray[np.uint8], unaries: Sequence[NDArray[Any]], kernels: K
     return posteriors
 
 
-def memory(pixels: int, labels: int) -> int:
-    """Bytes that the CRF of an image takes at most: the colour lattice of an image of noise, and the planes of its labels."""
-    return pixels * (LATTICE_BYTES + LABEL_BYTES * labels)
-
-
 def _library(part: str) -> Any:
     """A module of pydensecrf, imported when a CRF is asked for: it is compiled, and a machine may lack it."""
     try:
         return importlib.import_module(f"pydensecrf.{part}")
     except ImportError as error:
         raise StageError("Dense CRF is not available", str(error), "Install it with `pip install pydensecrf2`") from error
-
-
-def combine(
-    fg: NDArray[np.integer[Any]],
-    bg: NDArray[np.integer[Any]],
-    classes: Sequence[int] | NDArray[np.integer[Any]],
-) -> NDArray[np.uint8]:
-    """Affinity label (H,W) from two refined maps of labels 0..L-1 (IRN, section 3.2).
-
-    A pixel takes its class (id + 1) where the map of confident foreground FG holds one, 0 where the map of
-    confident background BG is background too, and 255 (void) where the two disagree. CLASSES: 0-based ids of
-    labels 1..L-1.
-    """
-    ids = np.concatenate([[0], np.asarray(classes, dtype=np.int64) + 1]).astype(np.uint8)
-    return np.where(fg > 0, ids[fg], np.where(bg == 0, 0, VOID)).astype(np.uint8)
-
-
-def refine_masks(
-    image: NDArray[np.uint8],
-    masks: Sequence[NDArray[np.uint8]],
-    classes: Sequence[int],
-    kernels: Kernels = SEED_KERNELS,
-    certainty: float = SEED_CERTAINTY,
-) -> list[NDArray[np.uint8]]:
-    """Masks (H,W) of background 0 and class ids + 1, each after a dense CRF that takes it for right with CERTAINTY.
-
-    CLASSES: the 0-based ids that the masks may hold. The masks share one lattice. Raises StageError when pydensecrf is not
-    installed.
-    """
-    ids = np.array([0, *(index + 1 for index in classes)], dtype=np.uint8)
-    places = np.zeros(256, dtype=np.int64)
-    places[ids] = np.arange(len(ids))
-    posteriors = refine_labels(image, [places[mask] for mask in masks], len(ids), kernels, certainty)
-    return [ids[posterior.argmax(0)] for posterior in posteriors]

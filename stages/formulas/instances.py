@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from stages.formulas.seeds import enlarge
+from stages.formulas.seeds import enlarge, over_maximum
 
 Rule = Literal["max", "mean"]
 STILL = 1e-3  # grid steps: where no pixel moves further, all have arrived
@@ -61,7 +61,7 @@ def _at(field: Tensor, points: Tensor, sides: Tensor) -> Tensor:
     """The field at points (2,h,w) between its pixels, bilinearly; SIDES (2,1,1): the last row and column."""
     places = 2 * points / sides.clamp_min(1) - 1
     grid = places.flip(0).permute(1, 2, 0)[None]  # grid_sample wants x before y
-    return F.grid_sample(field[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
+    return nnf.grid_sample(field[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
 
 
 def centroids(field: Tensor, reach: float = 2.5) -> NDArray[np.int32]:
@@ -112,7 +112,7 @@ def contest(walked: Tensor, size: tuple[int, int], threshold: float) -> Contest:
         score = enlarge(channel[None], size)[0]
         owner.masked_fill_(score > best, number)
         best = torch.maximum(best, score)
-    share = best / best.max().clamp_min(torch.finfo(best.dtype).tiny)
+    share = over_maximum(best)
     return Contest(owner.masked_fill_(share <= threshold, 0), share)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.errors import StageError
+from stages.formulas import VOID
 
-VOID = 255
-_IDS = 256
+_IDS = 256  # that a label map of 8 bits can hold
 
 # Upper edges of object sizes, as shares of the image: each twice the last. The paper's Fig. 21 is a density without bins.
 SIZE_EDGES = (0.025, 0.05, 0.1, 0.2, 0.4, 1.0)

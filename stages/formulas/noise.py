@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.formulas import seeds
+from stages.formulas import VOID, seeds
 
-VOID, LEVELS = 255, 256
+LEVELS = 256  # of confidence, and of labels
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 

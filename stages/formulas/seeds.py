@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 from torch import Tensor
 
 MAX_EPS = 1e-5  # added to a map's own maximum before the division, so that an empty map stays empty
@@ -68,17 +68,15 @@ def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     total = maps[0].new_zeros((maps[0].shape[0], *size), dtype=torch.float32)
     for scale_map in maps:
         if scale_map.shape[0]:
-            total += F.interpolate(scale_map[None].float(), size, mode="bilinear", align_corners=False)[0]
+            total += nnf.interpolate(scale_map[None].float(), size, mode="bilinear", align_corners=False)[0]
     return total
 
 
 def cover(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (C,h,w) whose grid is laid over the image itself, at its full SIZE (H,W) → (C,H,W) float32."""
-    return (
-        F.interpolate(maps[None].float(), size, mode="bilinear", align_corners=False)[0]
-        if len(maps)
-        else maps.new_zeros((0, *size))
-    )
+    if not len(maps):
+        return maps.new_zeros((0, *size))
+    return nnf.interpolate(maps[None].float(), size, mode="bilinear", align_corners=False)[0]
 
 
 def thin(maps: Tensor, size: tuple[int, int], stride: int = SEED_STRIDE) -> Tensor:
@@ -87,7 +85,7 @@ def thin(maps: Tensor, size: tuple[int, int], stride: int = SEED_STRIDE) -> Tens
     Means over the cells of that grid, so that `cover` lays it over the image again; a coarser grid stays as it is.
     """
     height, width = (min(own, wanted) for own, wanted in zip(maps.shape[-2:], strided_size(*size, stride), strict=True))
-    return F.interpolate(maps[None], (height, width), mode="area")[0]
+    return nnf.interpolate(maps[None], (height, width), mode="area")[0]
 
 
 def cover_strided(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -96,21 +94,22 @@ def cover_strided(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def upsample_walked(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Random-walk maps (C,h,w) on the stride-4 grid → (C,H,W) in [0,1]: four times up, cropped, over the GLOBAL maximum.
+    """Random-walk maps (C,h,w) on the stride-4 grid → (C,H,W) in [0,1]: four times up, cropped, over the GLOBAL maximum."""
+    return over_maximum(enlarge(maps, size)) if len(maps) else maps.new_zeros((0, *size))
 
-    One maximum for all classes keeps their order after the walk, where each class's own would lift a weak
-    one.
+
+def over_maximum(maps: Tensor) -> Tensor:
+    """Maps over the largest value of them all; maps of zero stay so.
+
+    One maximum for all classes keeps their order after the walk, where each class's own would lift a weak one.
     """
-    if not maps.shape[0]:
-        return maps.new_zeros((0, *size))
-    full = enlarge(maps, size)
-    return full / full.max().clamp_min(torch.finfo(full.dtype).tiny)
+    return maps / maps.max().clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (C,h,w) on the stride-4 grid, bilinearly at the SIZE (H,W) of the image → (C,H,W)."""
     height, width = size
-    return F.interpolate(maps[None], scale_factor=SEED_STRIDE, mode="bilinear", align_corners=False)[0, :, :height, :width]
+    return nnf.interpolate(maps[None], scale_factor=SEED_STRIDE, mode="bilinear", align_corners=False)[0, :, :height, :width]
 
 
 def normalise(maps: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-VOID = 255
+from stages.formulas import VOID
 
 
 def scale_images(images: Tensor, factor: float) -> Tensor:

@@ -14,7 +14,7 @@ Shapes: M masks, P present classes, H W the image, h w the feature grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.formulas import metrics
-from stages.formulas.bas import area_constraint, background_activation_suppression
+from stages.formulas.bas import Judge, area_constraint, background_activation_suppression
 
 Mask = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
-Judge = Callable[[Tensor], Tensor]  # masks (J,1,h,w) → logits (J,C) of the features times (1 - mask)
 
 LOSS, AGREEMENT, VANISHED, COMBINED = "loss", "agreement", "vanished", "combined"
 NUMBERS = ("loss", "agreement", "area")  # what the signs are made of

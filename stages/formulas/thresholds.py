@@ -12,16 +12,13 @@ feature grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from stages.formulas.bas import background_activation_suppression
+from stages.formulas.bas import Judge, background_activation_suppression
 
 NEGLIGIBLE = 7.0  # temperatures above the lowest score, at which a threshold weighs a thousandth
-Judge = Callable[[Tensor], Tensor]  # masks (J,1,h,w) → logits (J,C) of the features times (1 - mask)
 
 
 def grid(count: int) -> Tensor:

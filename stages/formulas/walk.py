@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 from scipy import sparse
 from torch import Tensor
 
@@ -50,7 +50,7 @@ def transition(edge: Tensor, radius: int = 5, beta: float = 10) -> Transition:
     """Affinities^beta between all pixels nearer than RADIUS, from boundary probabilities edge (h,w) of any size."""
     height, width = edge.shape
     margin = radius - 1
-    walled = F.pad(edge[None], (margin, margin, 0, margin), value=1.0)  # nothing flows to pixels beyond the image
+    walled = nnf.pad(edge[None], (margin, margin, 0, margin), value=1.0)  # nothing flows to pixels beyond the image
     ahead = pair_affinities(walled, radius)[0].pow(beta).flatten(1)  # (P,N)
     rows = {0: edge.new_zeros(height * width)}
     for (dy, dx), weight in zip(offsets(radius), ahead, strict=True):
@@ -115,7 +115,7 @@ def _chebyshev(flat: Tensor, matrix: Transition, steps: int) -> Tensor:
 
 def _shifted(values: Tensor, shift: int) -> Tensor:
     """values[i + shift], 0 where that lies outside: (N) → (N)."""
-    return F.pad(values, (max(-shift, 0), max(shift, 0)))[max(shift, 0) :][: len(values)]
+    return nnf.pad(values, (max(-shift, 0), max(shift, 0)))[max(shift, 0) :][: len(values)]
 
 
 @cache
@@ -177,7 +177,7 @@ def _product_by_gather(weights: Tensor, shifts: Sequence[int]) -> Callable[[Tens
     rows_at_once = max(GATHERED_AT_ONCE // weights.numel(), 1)
 
     def gathered(x: Tensor) -> Tensor:
-        neighbours = F.pad(x, (reach, reach)).index_select(1, index).view(len(x), *weights.shape)
+        neighbours = nnf.pad(x, (reach, reach)).index_select(1, index).view(len(x), *weights.shape)
         return neighbours.mul_(weights).sum(1)
 
     def multiply(x: Tensor) -> Tensor:

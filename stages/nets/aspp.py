@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling straight to the classes (Chen et al., "DeepLab", TPAMI 2018, section 3.3, Fig. 7).
+"""Atrous spatial pyramid pooling straight to the classes (Chen et al., "DeepLab", TPAMI 2018, section 3.2, Fig. 7).
 
 Shapes: B images, N channels, C classes, R rates, h w grid.
 """

@@ -1,4 +1,4 @@
-"""IRN (Ahn et al., CVPR 2019, section 3): class boundaries and displacements to object centres, on a frozen trunk.
+"""IRN (Ahn et al., CVPR 2019, section 4.1): class boundaries and displacements to object centres, on a frozen trunk.
 
 Every stage of the trunk is tapped, reduced by a 1x1 convolution with group-norm and brought to the stride-4 grid
 (displacements of stages 3 to 5 first to stride 8). Coarser maps are enlarged bilinearly and cropped, so that pixels
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from stages.core.errors import StageError
@@ -60,11 +60,11 @@ class Tap(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """x (B,N,·,·) → (B,width,h,w) of SIZE."""
         if self.stride < self.target:
-            x = F.avg_pool2d(x, self.target // self.stride, ceil_mode=True)
+            x = nnf.avg_pool2d(x, self.target // self.stride, ceil_mode=True)
         x = self.norm(self.conv(x))
         if self.stride > self.target:
-            x = F.interpolate(x, scale_factor=self.stride // self.target, mode="bilinear", align_corners=False)
-        return F.relu(x[..., : size[0], : size[1]])
+            x = nnf.interpolate(x, scale_factor=self.stride // self.target, mode="bilinear", align_corners=False)
+        return nnf.relu(x[..., : size[0], : size[1]])
 
 
 class Irn(nn.Module):

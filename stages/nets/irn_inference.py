@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 from torch import Tensor
 
 from stages.core.runtime import Runtime
@@ -43,4 +43,4 @@ def _pair(image: Array, runtime: Runtime, pad: int, channels_last: bool) -> Tens
     view = normalise(image)
     height, width = view.shape[1:]
     right, below = (max(-side % TRUNK_STRIDE, pad - side) for side in (width, height))
-    return runtime.place(F.pad(torch.stack([view, view.flip(-1)]), (0, right, 0, below)), channels_last)
+    return runtime.place(nnf.pad(torch.stack([view, view.flip(-1)]), (0, right, 0, below)), channels_last)

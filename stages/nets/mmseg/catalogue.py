@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from stages.core import networks
 from stages.core.errors import StageError, first_line
-from stages.formulas.segmentation import VOID
+from stages.formulas import VOID
 from stages.nets.backbones import Backbone, build
 from stages.nets.mmseg.data import MEAN, STD
 from stages.nets.mmseg.losses import LOSSES

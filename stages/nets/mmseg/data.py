@@ -20,8 +20,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from stages.core.loading import Loader, fault_as_value, seeded
-from stages.formulas import noise
-from stages.formulas.segmentation import VOID
+from stages.formulas import VOID, noise
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet, RGB, 0..255
 STD = (58.395, 57.12, 57.375)

@@ -7,7 +7,8 @@ from typing import Any
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from stages.formulas.segmentation import VOID, balanced_cross_entropy, cross_entropy
+from stages.formulas import VOID
+from stages.formulas.segmentation import balanced_cross_entropy, cross_entropy
 
 LOSSES = {"plain": "PlainCrossEntropy", "balanced": "BalancedCrossEntropy"}
 
