@@ -44,7 +44,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final loss."""
     from stages.core import curves, loading, training
     from stages.data.views import ScaledImages
-    from stages.nets import backbones, cam, initial, pretrained
+    from stages.nets import backbones, cam, initial, norms, pretrained, storage
 
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
     net = initial.drawn(lambda: cam.CamNet(backbones.build(config.backbone), len(ctx.dataset.classes)), seed)
@@ -52,24 +52,16 @@ def run(config: Config, ctx: Context) -> Outputs:
     ctx.log.info(report.line())
     views = ScaledImages(samples, len(ctx.dataset.classes), config.long_side, config.crop, seed)
     steps = config.epochs * loading.steps_per_epoch(len(samples), config.batch)
-    net = ctx.runtime.place(_training_mode(net, config.frozen_norm), config.channels_last)
+    net = ctx.runtime.place(net.train(), config.channels_last)
+    if config.frozen_norm:
+        norms.hold(net)
     plan = training.Plan(steps, training.poly(steps, config.poly_power))
     optimizer = training.sgd(net, [net.classifier], config.lr, config.head_lr_factor, config.momentum, config.weight_decay)
     training.fit(net, optimizer, plan, loading.order(views, config.batch, steps, ctx), _Step(net, config, ctx), ctx)
-    cam.save(net, ctx.out / "network.safetensors")
+    cam.save(net, ctx.out / storage.FILE)
     metrics = curves.final(ctx.out)
     notes = {"images": len(samples), "steps": steps, "labels": ctx.dataset.label_source, "weights": report.line()}
-    return Outputs([Path("network.safetensors"), curves.plot(ctx.out)], metrics, notes=notes)
-
-
-def _training_mode(net: CamNet, frozen_norm: bool) -> CamNet:
-    """The network in training mode, its batch-norm in evaluation mode if asked for."""
-    from torch import nn
-
-    for module in net.train().modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train(not frozen_norm)
-    return net
+    return Outputs([Path(storage.FILE), curves.plot(ctx.out)], metrics, notes=notes)
 
 
 class _Step:

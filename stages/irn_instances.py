@@ -30,7 +30,6 @@ NEEDS = ("seed_infer", "irn_train")
 SHARED = ("refine.seed", "refine.power")
 READS = ("train",)
 MEMORY = "Set runtime.device=cpu, or make the largest photographs smaller"
-SHOWN = 10  # images on the contact sheet
 
 
 class Config(Walk):
@@ -54,15 +53,15 @@ def run(config: Config, ctx: Context) -> Outputs:
     from stages.core import sharding
     from stages.core.files import write_text
     from stages.data import detections
-    from stages.nets import irn
+    from stages.nets import irn, storage
 
-    net = ctx.runtime.place(irn.load(ctx.input("irn_train") / "network.safetensors").eval(), config.channels_last)
+    net = ctx.runtime.place(irn.load(ctx.input("irn_train") / storage.FILE).eval(), config.channels_last)
     samples = ctx.dataset.split("train")
     sharding.each(samples, lambda s: record_path(ctx.out, s.id), lambda s: _write(net, s, config, ctx), "instances", ctx)
     document = detections.document(_records(samples, ctx), ctx.dataset.classes)
     write_text(ctx.out / "instances.json", json.dumps(document, ensure_ascii=False) + "\n")
     scores = score(config, ctx)
-    _sheet(net, config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    _sheet(net, config, ctx, samples)
     files = [record_path(Path(), sample.id) for sample in samples]
     notes = {"images": len(samples), "instances": len(document["annotations"]), "seed": ctx.shared["refine"].seed}
     return Outputs([*files, Path("instances.json"), Path("instances.png")], scores.metrics, scores.classes, notes)
@@ -143,7 +142,7 @@ def _sheet(net: Irn, config: Config, ctx: Context, samples: tuple[Sample, ...]) 
     from stages.formulas import instances
 
     rows = []
-    for sample in samples:
+    for sample in sheets.shown(samples):
         image = read_image(sample.image)
         found, field = _instances(net, image, sample, config, ctx)
         grouped = sheets.enlarged(instances.groups(field, config.reach, config.steps), image)

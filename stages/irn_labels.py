@@ -25,7 +25,6 @@ NEEDS = ("seed_infer",)
 SHARED = ("refine.seed",)
 READS = ("train",)
 MEMORY = "Lower runtime.workers: every process of the CRF takes memory of its own"
-SHOWN = 10  # images on the contact sheet
 
 
 class Config(LabelCrf):
@@ -100,7 +99,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     preload = ["stages.data.seedfile", "stages.data.images", "stages.formulas.crf", __name__]
     processes.each(samples, lambda s: label_path(ctx.out, s.id), job, "dense CRF", ctx, preload, memory.of_crf)
     outputs = _shares(samples, ctx)
-    _sheet(job, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    _sheet(job, ctx, samples)
     return replace(outputs, files=[*outputs.files, Path("labels.png")])
 
 
@@ -169,7 +168,7 @@ def _sheet(job: Job, ctx: Context, samples: tuple[Sample, ...]) -> None:
     from stages.data.images import overlay, read_image, read_mask
 
     rows = []
-    for sample in samples:
+    for sample in sheets.shown(samples):
         image, seed = read_image(sample.image), job.seed(sample)
         ids = np.array([0, *(seed.classes + 1)], dtype=np.uint8)
         hard = [overlay(image, ids[labels.numpy()]) for labels in job.hard(seed)]

@@ -24,7 +24,6 @@ NEEDS = ("seed_infer", "irn_train")
 SHARED = ("refine.seed", "refine.power")
 READS = ("train", "score")
 MEMORY = "Set runtime.device=cpu, where photographs walk one at a time, and runtime.workers=1 where the CRF is on"
-SHOWN = 10  # images on the contact sheet
 CONFIDENCE, CONFIDENT = "confidence.json", "confidence"  # of all images, and the name of the note in each one's picture
 
 
@@ -39,38 +38,27 @@ class Config(LabelCrf, Walk):
 
 def run(config: Config, ctx: Context) -> Outputs:
     """Write one mask an image and how sure it is, then score them where true masks are there."""
-    from stages.core import processes, sharding
     from stages.core.files import write_json
-    from stages.data import memory
-    from stages.nets import irn
+    from stages.nets import irn, storage
 
-    net = ctx.runtime.place(irn.load(ctx.input("irn_train") / "network.safetensors").eval(), config.channels_last)
+    net = ctx.runtime.place(irn.load(ctx.input("irn_train") / storage.FILE).eval(), config.channels_last)
     samples = ctx.dataset.split("train")
-    scored = {sample.id for sample in ctx.dataset.split("score")}
-
-    def work(batch: Sequence[Sample]) -> None:
-        for sample, walked in zip(batch, _walk(net, batch, config, ctx), strict=True):
-            _mask(walked, sample, sample.id in scored, config, ctx)
-
-    def first_missing(sample: Sample) -> Path:
-        """The output of the walk that is not there, or the one that is written last: a lost one is made again."""
-        made = walk_path(ctx.out, sample.id, config)
-        others = [confidence_path(ctx.out, sample.id), *([walked_path(ctx.out, sample.id)] if sample.id in scored else [])]
-        return next((path for path in others if not path.exists()), made)
-
-    sharding.in_batches(samples, first_missing, work, ctx.runtime.walks_at_once, "random walk", ctx)
+    scored = frozenset(sample.id for sample in ctx.dataset.split("score"))
+    _walk_all(net, samples, scored, config, ctx)
     if config.crf:
-        preload = ["stages.data.images", "stages.formulas.crf", __name__]
-        smooth = Smooth(config, ctx.out)
-        processes.each(samples, lambda s: mask_path(ctx.out, s.id), smooth, "dense CRF of masks", ctx, preload, memory.of_crf)
+        _smooth_all(samples, config, ctx)
     write_json(ctx.out / CONFIDENCE, {s.id: _confidence(confidence_path(ctx.out, s.id)) for s in samples})
     scores = score(config, ctx)
-    _sheet(net, config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
-    files = [path(Path(), sample.id) for path in (mask_path, confidence_path) for sample in samples]
-    files += [walk_path(Path(), sample.id, config) for sample in samples if config.crf]
-    files += [walked_path(Path(), sample.id) for sample in samples if sample.id in scored]
+    _sheet(net, config, ctx, samples)
+    files = {path for sample in samples for path in (*_walk_files(sample, scored, config), mask_path(Path(), sample.id))}
     notes = {"images": len(samples), "seed": ctx.shared["refine"].seed, "threshold": "fixed"}
     return Outputs([*files, Path(CONFIDENCE), Path("masks.png")], scores.metrics, scores.classes, notes)
+
+
+def _walk_files(sample: Sample, scored: frozenset[str], config: Config) -> list[Path]:
+    """What the walk writes of one image, in order; walked maps only of those that are SCORED."""
+    kept = [walked_path(Path(), sample.id)] if sample.id in scored else []
+    return [*kept, confidence_path(Path(), sample.id), walk_path(Path(), sample.id, config)]
 
 
 def walk_path(folder: Path, image_id: str, config: Config) -> Path:
@@ -81,6 +69,29 @@ def walk_path(folder: Path, image_id: str, config: Config) -> Path:
 def walked_path(folder: Path, image_id: str) -> Path:
     """Where the walked maps of an image that is scored lie, for thresholds other than the one used."""
     return folder / "walked" / f"{image_id}.npz"
+
+
+def _walk_all(net: Irn, samples: Sequence[Sample], scored: frozenset[str], config: Config, ctx: Context) -> None:
+    """Write what the walk makes of every image, as many at once as the device takes."""
+    from stages.core import sharding
+
+    def work(batch: Sequence[Sample]) -> None:
+        for sample, walked in zip(batch, _walk(net, batch, config, ctx), strict=True):
+            _mask(walked, sample, sample.id in scored, config, ctx)
+
+    def target(sample: Sample) -> Path:
+        return sharding.first_missing([ctx.out / path for path in _walk_files(sample, scored, config)])
+
+    sharding.in_batches(samples, target, work, ctx.runtime.walks_at_once, "random walk", ctx)
+
+
+def _smooth_all(samples: Sequence[Sample], config: Config, ctx: Context) -> None:
+    """Refine the walk's masks by a dense CRF, in worker processes."""
+    from stages.core import processes
+    from stages.data import memory
+
+    preload, smooth = ["stages.data.images", "stages.formulas.crf", __name__], Smooth(config, ctx.out)
+    processes.each(samples, lambda s: mask_path(ctx.out, s.id), smooth, "dense CRF of masks", ctx, preload, memory.of_crf)
 
 
 def _mask(walked: Tensor, sample: Sample, keep: bool, config: Config, ctx: Context) -> None:
@@ -128,10 +139,8 @@ class Smooth:
         from stages.data.images import read_image, read_mask, write_mask
         from stages.formulas import crf
 
-        plain, kernels = (
-            read_mask(walk_path(self.out, sample.id, self.config)),
-            crf.Kernels.of(self.config, self.config.iterations),
-        )
+        plain = read_mask(walk_path(self.out, sample.id, self.config))
+        kernels = crf.Kernels.of(self.config, self.config.iterations)
         mask = crf.refine_masks(read_image(sample.image), [plain], sample.labels, kernels, self.config.certainty)[0]
         write_atomic(mask_path(self.out, sample.id), lambda temporary: write_mask(temporary, mask))
 
@@ -197,12 +206,12 @@ def _sheet(net: Irn, config: Config, ctx: Context, samples: tuple[Sample, ...]) 
     from stages.data.images import overlay, read_image, read_mask
 
     rows = []
-    for sample in samples:
+    for sample in sheets.shown(samples):
         image = read_image(sample.image)
         seed = seedfile.read(sources.seed_path(ctx.input("seed_infer"), sample.id))
         with torch.inference_mode():
-            edge = _edge(net, image, config, ctx).repeat_interleave(4, 0).repeat_interleave(4, 1).cpu().numpy()
+            edge = sheets.enlarged(_edge(net, image, config, ctx).cpu().numpy(), image)
         strongest = seedfile.full_maps(seed, ctx.shared["refine"].seed).amax(0).numpy()
-        pictures = [sheets.heat(image, heat[: image.shape[0], : image.shape[1]]) for heat in (strongest, edge)]
+        pictures = [sheets.heat(image, heat) for heat in (strongest, edge)]
         rows.append([image, *pictures, overlay(image, read_mask(mask_path(ctx.out, sample.id)))])
     sheets.write_sheet(ctx.out / "masks.png", ["image", "seed", "boundaries", "mask"], rows)

@@ -9,6 +9,8 @@ from stages.core.config import Field, Section, Trunk
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from torch import Tensor
 
@@ -20,7 +22,6 @@ NEEDS = ("seed_train", "irn_labels")
 SHARED = ()
 READS = ("train",)
 MEMORY = "Lower irn_train.batch or irn_train.crop"
-SHOWN = 10  # images on the contact sheet
 
 
 class Config(Section):
@@ -53,19 +54,14 @@ class Config(Section):
 
 def run(config: Config, ctx: Context) -> Outputs:
     """Train the two branches, from the last kept state if there is one; returns the network's file and final losses."""
-    import torch
-
-    from stages.core import curves, loading, training
+    from stages.core import curves, loading, sharding, training
     from stages.data.views import PixelLabelledImages
-    from stages.nets import backbones, initial, irn
+    from stages.nets import backbones, initial, irn, storage
 
     check(config)
     samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        trunk = backbones.build(config.backbone)
-        net = irn.Irn(trunk)
-    report = initial.fill_trunk(trunk, config.weights, ctx.input("seed_train"))
+    net = initial.drawn(lambda: irn.Irn(backbones.build(config.backbone)), seed)
+    report = initial.fill_trunk(net.trunk, config.weights, ctx.input("seed_train"))
     ctx.log.info(report.line())
     views = PixelLabelledImages(samples, ctx.input("irn_labels") / "labels", config.crop, config.scales, seed)
     steps = config.epochs * loading.steps_per_epoch(len(samples), config.batch)
@@ -74,12 +70,12 @@ def run(config: Config, ctx: Context) -> Outputs:
     order = loading.order(views, config.batch, steps, ctx)
     training.fit(net, _optimizer(net, config), plan, order, _Step(net, config, ctx), ctx)
     if config.displacement:
-        _centre(net, samples[:: max(len(samples) // max(config.centre_images, 1), 1)][: config.centre_images], config, ctx)
-    irn.save(net, ctx.out / "network.safetensors")
-    _sheet(net.eval(), samples[:: max(len(samples) // SHOWN, 1)][:SHOWN], config, ctx)
+        _centre(net, sharding.spread(samples, config.centre_images), config, ctx)
+    irn.save(net, ctx.out / storage.FILE)
+    _sheet(net.eval(), samples, config, ctx)
     metrics = curves.final(ctx.out)
     notes = {"images": len(samples), "steps": steps, "weights": report.line()}
-    return Outputs([Path("network.safetensors"), curves.plot(ctx.out), Path("irn.png")], metrics, notes=notes)
+    return Outputs([Path(storage.FILE), curves.plot(ctx.out), Path("irn.png")], metrics, notes=notes)
 
 
 def check(config: Config) -> None:
@@ -127,7 +123,7 @@ class _Step:
         return affinity.irn_losses(maps.edge_logits.float(), maps.displacement.float(), quarter, self._config.radius)
 
 
-def _centre(net: Irn, samples: tuple[Sample, ...], config: Config, ctx: Context) -> None:
+def _centre(net: Irn, samples: Sequence[Sample], config: Config, ctx: Context) -> None:
     """Set the network's constant displacement to the mean over the top-left crops of some images."""
     import torch
 
@@ -163,4 +159,4 @@ def _sheet(net: Irn, samples: tuple[Sample, ...], config: Config, ctx: Context) 
 
     header = ["image", "affinity label", "boundaries", *(["displacements"] if config.displacement else [])]
     with torch.inference_mode():
-        sheets.write_sheet(ctx.out / "irn.png", header, [drawn(sample) for sample in samples])
+        sheets.write_sheet(ctx.out / "irn.png", header, [drawn(sample) for sample in sheets.shown(samples)])

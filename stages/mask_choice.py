@@ -99,9 +99,9 @@ def _comparisons(samples: Sequence[Sample], config: Config, ctx: Context) -> dic
 
     found = comparison.read(ctx.out / SIGNS)
     if found is None and samples:
-        from stages.nets import judge
+        from stages.nets import judge, storage
 
-        network = ctx.input("seed_train") / "network.safetensors"
+        network = ctx.input("seed_train") / storage.FILE
         found = judge.compare(samples, _pairs(ctx), network, config.judge_scale, config, ctx)
     comparison.write(ctx.out / SIGNS, found or {})
     return found or {}

@@ -26,7 +26,6 @@ NEEDS = ("seed_train",)
 SHARED = ()
 READS = ("train", "score")
 MEMORY = "Leave the largest of seed_infer.scales out, or lower seed_infer.thresholds"
-SHOWN = 10  # images on the contact sheet
 
 
 class Config(Section):
@@ -81,24 +80,24 @@ def run(config: Config, ctx: Context) -> Outputs:
 
     sharding.each(samples, lambda s: sources.seed_path(ctx.out, s.id), infer, "maps", ctx)
     scores = score(config, ctx)
-    _sheet(config, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    _sheet(config, ctx, samples)
     files = [sources.seed_path(Path(), s.id) for s in samples]
     return Outputs([*files, Path("seeds.png")], scores.metrics, scores.classes, {"images": len(samples)})
 
 
 def _load(config: Config, ctx: Context) -> Networks:
     """Read the networks, in evaluation mode. Raises StageError where a source needs a map that they do not make."""
-    from stages.nets import bas, cam
+    from stages.nets import bas, cam, storage
     from stages.nets.localize import Networks
 
-    net = bas.load(ctx.input("seed_train") / "network.safetensors")[0].eval()
+    net = bas.load(ctx.input("seed_train") / storage.FILE)[0].eval()
     if "agnostic" in sources.maps_of(config.sources) and net.agnostic is None:
         raise StageError(
             f"Cannot make the sources {', '.join(config.sources)}",
             "replace and average take the class-agnostic foreground map, and the seed network makes none",
             "Train it with --set seed_train.agnostic=detached",
         )
-    second = cam.load(ctx.input("cam_train") / "network.safetensors").eval() if "cam_train" in more_needs(config) else None
+    second = cam.load(ctx.input("cam_train") / storage.FILE).eval() if "cam_train" in more_needs(config) else None
     placed = None if second is None else ctx.runtime.place(second, channels_last=True)
     return Networks(ctx.runtime.place(net, channels_last=True), placed, ctx.runtime)
 
@@ -206,7 +205,7 @@ def _sheet(config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:
     from stages.formulas import seeds
 
     rows, names = [], []
-    for sample in samples:
+    for sample in sheets.shown(samples):
         image, seed = read_image(sample.image), seedfile.read(sources.seed_path(ctx.out, sample.id))
         maps = {source: seedfile.full_maps(seed, source) for source in config.sources}
         labelled = overlay(image, seeds.label(maps[config.sources[-1]], config.fixed, seed.classes.tolist()).numpy())

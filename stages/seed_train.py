@@ -10,6 +10,7 @@ from stages.core.errors import StageError
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from stages.nets.backbones import Backbone
@@ -61,30 +62,20 @@ def run(config: Config, ctx: Context) -> Outputs:
     """Train the network, from the last kept state if there is one; returns its file and the final losses."""
     from stages.core import curves, loading, training
     from stages.data.transforms import LabelledImages
-    from stages.nets import backbones, bas, initial, pretrained
+    from stages.nets import bas, pretrained, storage
 
-    _check(config)
-    samples, seed = ctx.dataset.split("train"), ctx.runtime.config.seed
-    classes = len(ctx.dataset.classes)
-    split = None if config.generator_after is None else config.generator_after + 1  # the stem is a stage of its own
-
-    def make() -> tuple[Backbone, BasNet]:
-        trunk = backbones.build(config.backbone)
-        return trunk, bas.assemble(trunk, classes, split, config.agnostic != "none")
-
-    backbone, net = initial.drawn(make, seed)
-    net.agnostic_detached = config.agnostic == "detached"
+    check(config)
+    samples, classes = ctx.dataset.split("train"), len(ctx.dataset.classes)
+    backbone, net = _assemble(config, classes, ctx.runtime.config.seed)
     report = pretrained.load_weights(backbone, config.weights)
     ctx.log.info(report.line())
-    images = LabelledImages(samples, classes, config.resize, config.crop, seed)
+    images = LabelledImages(samples, classes, config.resize, config.crop, ctx.runtime.config.seed)
     steps = config.epochs * loading.steps_per_epoch(len(samples), config.batch)
     net = ctx.runtime.place(net.train(), config.channels_last)
     plan = training.Plan(steps, training.poly(steps, config.poly_power, config.lr_floor))
-    heads, rates = net.heads(), (config.lr, config.head_lr_factor, config.momentum, config.weight_decay)
-    optimizer = training.sgd(net, heads, *rates, without=lambda name: not config.norm_biases and name.endswith("bias"))
-    step = _Step(net, config, ctx, len(samples))
-    training.fit(net, optimizer, plan, loading.order(images, config.batch, steps, ctx), step, ctx)
-    bas.save(net, backbone, ctx.out / "network.safetensors", split)
+    order, step = loading.order(images, config.batch, steps, ctx), _Step(net, config, ctx, len(samples))
+    training.fit(net, _optimizer(net, config), plan, order, step, ctx)
+    bas.save(net, backbone, ctx.out / storage.FILE, _split(config))
     metrics = curves.final(ctx.out)
     notes = {
         "images": len(samples),
@@ -93,10 +84,10 @@ def run(config: Config, ctx: Context) -> Outputs:
         "labels": ctx.dataset.label_source,
         "weights": report.line(),
     }
-    return Outputs([Path("network.safetensors"), curves.plot(ctx.out)], metrics, notes=notes)
+    return Outputs([Path(storage.FILE), curves.plot(ctx.out)], metrics, notes=notes)
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Raise StageError where settings do not go together."""
     if config.crop > config.resize:
         raise StageError(
@@ -110,6 +101,32 @@ def _check(config: Config) -> None:
             f"of seed_train.epochs = {config.epochs} none would train the maps",
             "Set it lower than epochs",
         )
+
+
+def _assemble(config: Config, classes: int, seed: int) -> tuple[Backbone, BasNet]:
+    """A trunk and the network that shares it, with random weights of SEED."""
+    from stages.nets import backbones, bas, initial
+
+    def make() -> tuple[Backbone, BasNet]:
+        trunk = backbones.build(config.backbone)
+        return trunk, bas.assemble(trunk, classes, _split(config), config.agnostic != "none")
+
+    backbone, net = initial.drawn(make, seed)
+    net.agnostic_detached = config.agnostic == "detached"
+    return backbone, net
+
+
+def _split(config: Config) -> int | None:
+    """The trunk's stages that make F1: its stem is one of its own. None: the trunk's own place."""
+    return None if config.generator_after is None else config.generator_after + 1
+
+
+def _optimizer(net: BasNet, config: Config) -> torch.optim.Optimizer:
+    """SGD in two groups, trunk and heads."""
+    from stages.core import training
+
+    rates = config.lr, config.head_lr_factor, config.momentum, config.weight_decay
+    return training.sgd(net, net.heads(), *rates, without=lambda name: not config.norm_biases and name.endswith("bias"))
 
 
 class _Step:

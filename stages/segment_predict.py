@@ -22,7 +22,6 @@ SHARED = ()
 READS = ("val",)
 MEMORY = "Lower segment_predict.tile, leave the largest of segment_predict.scales out, or lower runtime.workers for the CRF"
 NAMES = {"segment_train": "network", "segment_retrain": "retrained"}  # of the networks, in the keys of scores
-SHOWN = 10  # images on the contact sheet
 
 
 class Config(Section):
@@ -94,7 +93,11 @@ def run(config: Config, ctx: Context) -> Outputs:
 
     samples, made = ctx.dataset.split(ctx.asked or READS[0]), kinds(config)
     net = network.load(ctx.input(config.trained_by) / runner.CHECKPOINT, ctx.runtime.fabric.device)
-    missing, look = partial(_missing, made, ctx.out), partial(_look, net, config, ctx)
+    look = partial(_look, net, config, ctx)
+
+    def missing(sample: Sample) -> Path:
+        return sharding.first_missing([prediction_path(ctx.out, kind, sample.id) for kind in made])
+
     if config.crf:
         preload = ["stages.data.images", "stages.formulas.crf", "stages.formulas.segmentation", __name__]
         size = partial(memory.of_full_crf, classes=len(ctx.dataset.classes))
@@ -102,7 +105,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     else:
         sharding.each(samples, missing, look, "predictions", ctx)
     scores = score(config, ctx)
-    _sheet(made, ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    _sheet(made, ctx, samples)
     files = [prediction_path(Path(), kind, sample.id) for kind in made for sample in samples]
     notes = {"images": len(samples), "scales": list(config.scales), "flip": config.flip}
     return Outputs([*files, Path("predictions.png")], scores.metrics, scores.classes, notes)
@@ -116,12 +119,6 @@ def kinds(config: Config) -> tuple[str, ...]:
 def prediction_path(folder: Path, kind: str, image_id: str) -> Path:
     """Where the prediction of an image lies; KIND is "plain" or "crf"."""
     return folder / kind / f"{image_id}.png"
-
-
-def _missing(kinds: tuple[str, ...], folder: Path, sample: Sample) -> Path:
-    """The first prediction of an image that is not there; the last one where all are."""
-    paths = [prediction_path(folder, kind, sample.id) for kind in kinds]
-    return next((path for path in paths if not path.exists()), paths[-1])
 
 
 def _look(net: Any, config: Config, ctx: Context, sample: Sample) -> Seen:
@@ -169,7 +166,7 @@ def _sheet(kinds: tuple[str, ...], ctx: Context, samples: tuple[Sample, ...]) ->
     from stages.data.images import overlay, read_image, read_mask
 
     rows = []
-    for sample in samples:
+    for sample in sheets.shown(samples):
         image = read_image(sample.image)
         rows.append([image, *(overlay(image, read_mask(prediction_path(ctx.out, kind, sample.id))) for kind in kinds)])
     captions = {"plain": "network", "crf": "network + CRF"}

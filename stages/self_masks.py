@@ -29,7 +29,6 @@ NEEDS = ("mask_choice", "segment_train")
 SHARED = tuple(f"segment_predict.{name}" for name in ("scales", "flip", "tile", *CRF))  # seen as the validation list is
 READS = ("train", "score")
 MEMORY = "Lower segment_predict.tile, leave the largest of segment_predict.scales out, or lower runtime.workers for the CRF"
-SHOWN = 10  # images on the contact sheet
 
 
 class Config(Section):
@@ -79,7 +78,7 @@ def run(config: Config, ctx: Context) -> Outputs:
     else:
         sharding.each(own, lambda s: mask_path(ctx.out, s.id), lambda s: _soften(net, ctx, s), "own masks", ctx)
     scores = score(config, ctx)
-    _sheet(ctx, samples[:: max(len(samples) // SHOWN, 1)][:SHOWN])
+    _sheet(ctx, samples)
     files = [*(mask_path(Path(), s.id) for s in samples), *(confidence_path(Path(), s.id) for s in own), Path("masks.png")]
     notes = {"images": len(samples), "corrected": len(drawn)}
     return Outputs(files, scores.metrics, scores.classes, notes)
@@ -166,7 +165,7 @@ def _sheet(ctx: Context, samples: Sequence[Sample]) -> None:
     from stages.data.images import overlay, read_image, read_mask
 
     folders, rows = (ctx.input("mask_choice"), ctx.out), []
-    for sample in samples:
+    for sample in sheets.shown(samples):
         image = read_image(sample.image)
         rows.append([image, *(overlay(image, read_mask(mask_path(folder, sample.id))) for folder in folders)])
     sheets.write_sheet(ctx.out / "masks.png", ["image", "learnt from", "its own"], rows)

@@ -242,6 +242,6 @@ def test_what_the_log_warns_of_is_told(tmp_path):
 
 
 def test_a_warmup_that_leaves_no_epoch_is_refused():
-    seed_train._check(seed_train.Config(epochs=2, warmup_epochs=1))
+    seed_train.check(seed_train.Config(epochs=2, warmup_epochs=1))
     with pytest.raises(StageError, match=r"warmup_epochs: 2.*Set it lower than epochs"):
-        seed_train._check(seed_train.Config(epochs=2, warmup_epochs=2))
+        seed_train.check(seed_train.Config(epochs=2, warmup_epochs=2))

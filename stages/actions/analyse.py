@@ -99,7 +99,7 @@ def _measure(run: Run, images: int, reporter: contract.Reporter) -> tuple[list[_
     """The objects that could be judged, and how many could not by reason."""
     import torch
 
-    from stages.nets import bas
+    from stages.nets import bas, storage
 
     if contract.read_manifest(run.folder / "seed_train") is None:
         raise StageError(f"No seed network in {run.folder}", "seed_train has not finished", "Run `bas seed train` first")
@@ -107,7 +107,7 @@ def _measure(run: Run, images: int, reporter: contract.Reporter) -> tuple[list[_
     if network.state != "done":
         run.on_warning(f"the seed network is {network.state}: {network.why}. Its curves are those of the network that is there")
     pairs = _some(run, images)
-    net = run.runtime.place(bas.load(run.folder / "seed_train/network.safetensors")[0].eval(), channels_last=True)
+    net = run.runtime.place(bas.load(run.folder / "seed_train" / storage.FILE)[0].eval(), channels_last=True)
     measured: list[_Measured] = []
     skipped = {"too small": 0, "not seen": 0}
     with torch.inference_mode(), run.runtime.fabric.autocast(), reporter.track("masks", len(pairs)) as meter:

@@ -1,4 +1,4 @@
-"""Per-image stages: which images this process works on, and which of them are still to do."""
+"""Per-image stages: which images this process works on, which of them are still to do, and a few to look at."""
 
 from __future__ import annotations
 
@@ -14,9 +14,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def spread(items: Sequence[T], count: int) -> Sequence[T]:
+    """COUNT of the items at equal steps, from the first on; all where there are no more."""
+    return items[:: max(len(items) // max(count, 1), 1)][:count]
+
+
 def pending(items: Sequence[T], target: Callable[[T], Path]) -> list[T]:
     """The items whose output is not there yet: outputs appear by rename, so present means whole."""
     return [item for item in items if not target(item).exists()]
+
+
+def first_missing(paths: Sequence[Path]) -> Path:
+    """Of several outputs of an item, in the order in which they are written, the first that is not there; else the last.
+
+    A single lost one then makes the item be done again.
+    """
+    return next((path for path in paths if not path.exists()), paths[-1])
 
 
 def each(items: Sequence[T], target: Callable[[T], Path], work: Callable[[T], object], label: str, ctx: Context) -> None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.core.files import write_atomic
+from stages.core.sharding import spread
 from stages.data.images import Array, overlay
 
+SHOWN = 10  # images on a sheet
 TILE = 176  # pixels, the longer side of a picture
 CAPTION = 22
 COLOURS = 20  # of numbered things, before they come again
+
+T = TypeVar("T")
+
+
+def shown(samples: Sequence[T]) -> Sequence[T]:
+    """The images of a list that its sheet shows."""
+    return spread(samples, SHOWN)
 
 
 def heat(image: Array, scores: NDArray[np.floating]) -> Array:

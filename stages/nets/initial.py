@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from stages.nets import backbones, bas, pretrained
+from stages.nets import backbones, bas, pretrained, storage
 
 T = TypeVar("T")
 
@@ -30,5 +30,5 @@ def fill_trunk(
     weights or they are of another network.
     """
     if weights == "seed":
-        return pretrained.fill(trunk, bas.trunk_state(seed_train / "network.safetensors"), "seed")
+        return pretrained.fill(trunk, bas.trunk_state(seed_train / storage.FILE), "seed")
     return pretrained.load_weights(trunk, weights, head)

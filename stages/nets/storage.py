@@ -9,6 +9,8 @@ from torch import Tensor
 
 from stages.core.files import write_atomic
 
+FILE = "network.safetensors"  # in the folder of a stage that trains one
+
 
 def write(path: Path, tensors: Mapping[str, Tensor], backbone: str) -> None:
     """Write TENSORS and the name of their trunk. By way of memory: a full disk is then an OSError, as everywhere else.

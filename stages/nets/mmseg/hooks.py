@@ -14,8 +14,8 @@ from mmengine.hooks import Hook
 from stages.core import interrupt
 from stages.core.finite import Finite, diverged, spoilt
 from stages.formulas.segmentation import poly_factor
+from stages.nets import norms
 from stages.nets.mmseg import state
-from stages.nets.mmseg.segmentor import batch_norms
 
 OnStep = Callable[[int, Mapping[str, torch.Tensor], float], None]  # step, losses, learning-rate factor
 
@@ -92,9 +92,7 @@ class FreezeHook(Hook):
     """Keeps batch-norm of the trunk at its stored statistics, which the loop's `train()` lets go before every step."""
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        trunk = bare(runner.model).get_submodule("backbone")
-        for norm in batch_norms(trunk):
-            norm.eval()
+        norms.hold(bare(runner.model).get_submodule("backbone"))
 
 
 class StateHook(Hook):

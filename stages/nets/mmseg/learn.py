@@ -14,10 +14,10 @@ from stages.core.recipe import Recipe
 from stages.core.stage import Context, Outputs
 from stages.data.images import Array
 from stages.formulas import noise
+from stages.nets import norms
 from stages.nets.mmseg import network, optim, runner, standalone, state
 from stages.nets.mmseg.pairs import Limits, Pair
 from stages.nets.mmseg.pairs import limits as limits_of
-from stages.nets.mmseg.segmentor import batch_norms
 from stages.nets.mmseg.start import fill_new
 
 INITIAL = "initial.json"  # what the initial weights filled, when the training began
@@ -61,7 +61,7 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
 
 def _warn_of_frozen(net: network.Segmentor, recipe: Recipe, ctx: Context) -> None:
     """Batch-norm that nothing has ever trained does not normalise, and frozen it never will."""
-    if recipe.freeze_bn and recipe.weights == "none" and batch_norms(net.backbone):
+    if recipe.freeze_bn and recipe.weights == "none" and norms.batch_norms(net.backbone):
         ctx.log.warning("the trunk's batch-norm is frozen at random weights: set segment_train.freeze_bn=false or give weights")
 
 

@@ -20,6 +20,7 @@ from stages.core import networks
 from stages.core.errors import StageError, first_line
 from stages.core.training import save_tensors
 from stages.data.images import palette
+from stages.nets import norms
 from stages.nets.backbones import build
 from stages.nets.mmseg import catalogue, head, losses, segmentor, trunk
 
@@ -113,8 +114,8 @@ def make(spec: Network) -> Segmentor:
         ) from error
     if isinstance(net.backbone, trunk.Trunk) and spec.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for norm in segmentor.batch_norms(net.backbone) if spec.freeze_bn else ():
-        norm.requires_grad_(False)
+    if spec.freeze_bn:
+        norms.fix(net.backbone)
     return net
 
 

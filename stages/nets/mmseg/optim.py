@@ -13,6 +13,7 @@ from torch import nn
 
 from stages.core.errors import StageError
 from stages.core.runtime import Placement
+from stages.nets.norms import batch_norms
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def parameter_groups(model: nn.Module, rates: Rates) -> list[dict[str, Any]]:
 
     Parameters that need no gradient (frozen batch-norm) are in none. Empty groups are left out.
     """
-    norm = {id(p) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) for p in m.parameters()}
+    norm = {id(parameter) for layer in batch_norms(model) for parameter in layer.parameters()}
     members: dict[str, list[nn.Parameter]] = {"trunk": [], "norm": [], "head_weight": [], "head_bias": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

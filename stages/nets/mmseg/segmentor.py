@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.formulas.segmentation import multiscale_maximum, resize_labels, resize_logits, scale_images
+from stages.nets import norms
 
 SCALES = (1.0, 0.5, 0.75)  # of training and of the public test; the first gives the grid of the maximum
 
@@ -35,15 +36,14 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
         self.freeze_bn = freeze_bn
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
-        for norm in batch_norms(self.backbone) if freeze_bn else ():
-            for parameter in norm.parameters():
-                parameter.requires_grad_(False)
+        if freeze_bn:
+            norms.fix(self.backbone)
 
     def train(self, mode: bool = True) -> MultiScaleEncoderDecoder:
         """As usual, but frozen batch-norm stays in evaluation."""
         super().train(mode)
-        for norm in batch_norms(self.backbone) if self.freeze_bn else ():
-            norm.eval()
+        if self.freeze_bn:
+            norms.hold(self.backbone)
         return self
 
     def pyramid(self, images: Tensor, scales: Sequence[float] | None = None) -> list[Tensor]:
@@ -71,8 +71,3 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """The maximum at the size of the images, for mmsegmentation's own test tools."""
         return resize_logits(self._forward(inputs), inputs.shape[-2:])
-
-
-def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """The batch-norm layers within MODULE."""
-    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
