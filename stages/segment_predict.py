@@ -33,7 +33,10 @@ class Config(Section):
         later=True,
     )
     scales: tuple[float, ...] = Field(
-        (1.0, 0.5, 0.75), description="Image scales, of which the maximum is taken.", min_length=1, gt=0
+        (1.0, 0.5, 0.75),
+        description="Image scales; DeepLabV2 takes their maximum, another network the mean of their probabilities.",
+        min_length=1,
+        gt=0,
     )
     flip: bool = Field(True, description="Also run the mirror image and take the mean of both; the public recipe does not.")
     tile: int = Field(

@@ -22,6 +22,7 @@ from stages.formulas.segmentation import (
     balanced_cross_entropy,
     cross_entropy,
     multiscale_maximum,
+    multiscale_mean,
     poly_factor,
     resize_labels,
     resize_logits,
@@ -236,6 +237,19 @@ def test_multiscale_maximum_by_hand() -> None:
     fine = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
     coarse = torch.tensor([[[[2.5]]]])
     assert multiscale_maximum([fine, coarse]).tolist() == [[[[2.5, 2.5], [3.0, 4.0]]]]
+
+
+def test_multiscale_mean_by_hand() -> None:
+    fine = torch.tensor([[[[0.9, 0.6]], [[0.1, 0.4]]]]).log() + 7  # probabilities do not know the 7
+    coarse = torch.tensor([[[[0.2]], [[0.8]]]]).log()
+    mean = torch.tensor([[[[0.55, 0.4]], [[0.45, 0.6]]]])
+    torch.testing.assert_close(multiscale_mean([fine, coarse]).exp(), mean)
+    assert multiscale_mean([fine]) is fine
+
+
+def test_the_mean_of_probabilities_survives_what_softmax_rounds_to_zero() -> None:
+    sure = torch.tensor([[[[0.0]], [[500.0]]]])
+    torch.testing.assert_close(multiscale_mean([sure, sure]), torch.tensor([[[[-500.0]], [[0.0]]]]))
 
 
 def test_labels_shrink_to_the_nearest_pixel() -> None:

@@ -22,7 +22,7 @@ from stages.actions.run import Run
 from stages.core import networks, stage
 from stages.core.errors import StageError
 from stages.core.runtime import Placement
-from stages.formulas.segmentation import labels_at
+from stages.formulas.segmentation import labels_at, resize_logits
 from stages.nets.mmseg import catalogue, inference, network, optim, portable, rehearsal, runner, standalone, start, state
 
 CLASSES = ("background", "red", "blue")
@@ -198,6 +198,17 @@ def test_a_network_learns_is_loaded_and_accepted_by_mmsegmentation(tmp_path: Pat
     net = network.load(tmp_path / runner.CHECKPOINT, "cpu")
     assert network.classes(net) == CLASSES and not net.with_auxiliary_head
     assert_same_labels(tmp_path, net)
+
+
+def test_another_network_is_asked_for_the_mean_of_probabilities_over_scales_and_mirror_images() -> None:
+    net = network.make(replace(SPEC, name="fcn")).eval()
+    image = read(0)[0]
+    views = [(pixels, scale) for pixels in (image, image[:, ::-1].copy()) for scale in (1.0, 0.5)]
+    each = [inference.grid_logits(net, pixels, (scale,), flip=False)[None] for pixels, scale in views]
+    upright = [*each[:2], *(logits.flip(-1) for logits in each[2:])]
+    probabilities = [resize_logits(logits, each[0].shape[-2:]).softmax(1) for logits in upright]
+    merged = inference.grid_logits(net, image, (0.5, 1.0), flip=True)
+    torch.testing.assert_close(merged.exp(), torch.stack(probabilities).mean(0)[0])
 
 
 def test_deeplabv2_is_accepted_by_mmsegmentation(tmp_path: Path) -> None:

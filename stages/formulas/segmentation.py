@@ -1,12 +1,11 @@
-"""DeepLabV2's arithmetic: multi-scale maps, their losses, the learning rate.
-
-Chen et al., "DeepLab", TPAMI 2018, sections 3 and 4.1.
+"""DeepLabV2's arithmetic: multi-scale maps, their losses, the learning rate (Chen et al., TPAMI 2018, sections 3 and 4.1).
 
 Shapes: B images, C classes (background is 0), h w logit grid, H W image. 255 marks void pixels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +33,18 @@ def multiscale_maximum(pyramid: Sequence[Tensor]) -> Tensor:
     for level in pyramid[1:]:
         best = torch.maximum(best, resize_logits(level, size))
     return best
+
+
+def multiscale_mean(pyramid: Sequence[Tensor]) -> Tensor:
+    """Logarithm of the mean of the softmax over maps, on the first one's grid: (B,C,h_i,w_i) → (B,C,h_0,w_0).
+
+    As mmsegmentation merges views of an image. Its softmax gives that mean back; a single map stays as it is.
+    """
+    if len(pyramid) == 1:
+        return pyramid[0]
+    size = pyramid[0].shape[-2:]
+    each = torch.stack([resize_logits(level, size).log_softmax(1) for level in pyramid])
+    return each.logsumexp(0) - math.log(len(pyramid))
 
 
 def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:

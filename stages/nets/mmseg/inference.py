@@ -16,7 +16,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor, nn
 
 from stages.formulas import tiles
-from stages.formulas.segmentation import multiscale_maximum, scale_images
+from stages.formulas.segmentation import multiscale_maximum, multiscale_mean, scale_images
 from stages.nets.mmseg.data import Array
 from stages.nets.mmseg.segmentor import MultiScaleEncoderDecoder
 
@@ -82,15 +82,20 @@ def _stride(net: EncoderDecoder, image: Array) -> int:
 
 @torch.inference_mode()
 def grid_logits(net: EncoderDecoder, image: Array, scales: Sequence[float], flip: bool) -> Tensor:
-    """Logits (C,h,w) of one image (H,W,3) uint8 RGB on the network's grid, float32.
+    """Logits (C,h,w) of one image (H,W,3) uint8 RGB at SCALES, on the grid of the one nearest to 1, float32; with FLIP of its
+    mirror image too.
 
-    The maximum over SCALES on the grid of the one nearest to 1; with FLIP the mean of the image's and its mirror
-    image's.
+    DeepLabV2 learns by the maximum over scales and is asked for it, then for the mean of both images. Other networks learn
+    at one scale: the mean of probabilities over all views, as mmsegmentation takes it.
     """
     device = next(net.parameters()).device
     pixels = torch.from_numpy(image).to(device).permute(2, 0, 1).float()
     batch = Colours(net).to(device)(pixels[None])
     views = torch.cat([batch, batch.flip(-1)]) if flip else batch
     order = sorted(scales, key=lambda scale: abs(math.log(scale)))
-    best = multiscale_maximum([level.float() for level in pyramid(net, views, order)])
-    return (best[0] + best[1].flip(-1)) / 2 if flip else best[0]
+    levels = [level.float() for level in pyramid(net, views, order)]
+    if isinstance(net, MultiScaleEncoderDecoder):
+        best = multiscale_maximum(levels)
+        return (best[0] + best[1].flip(-1)) / 2 if flip else best[0]
+    mirrored = [level[1:].flip(-1) for level in levels] if flip else []
+    return multiscale_mean([level[:1] for level in levels] + mirrored)[0]
