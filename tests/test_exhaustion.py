@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 import re
 import signal
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import Command, settings
+from torch.utils.data import DataLoader
 
 from stages import EXTRAS, PIPELINE
 from stages.actions import configure
-from stages.core import exhaustion
+from stages.core import exhaustion, reading
 from stages.core.errors import StageError
 
 ABSURD = 10**8  # pixels a side: more bytes than an address has bits for
@@ -47,6 +50,20 @@ def test_a_killed_worker_counts_and_other_faults_do_not() -> None:
         assert exhaustion.why(other) is None
         with pytest.raises(type(other)), exhaustion.told("a stage", "Do nothing"):
             raise other
+
+
+def test_a_loader_that_dies_while_a_file_is_read_is_not_taken_for_a_fault_of_the_file() -> None:
+    """torch tells of the death at once, wherever the process is: here in the place of a reader."""
+    loader = iter(DataLoader([0] * 8, num_workers=1, timeout=60))
+    with pytest.raises(RuntimeError, match="is killed by signal") as caught, reading.told("Cannot read it", "Give another"):
+        os.kill(loader._workers[0].pid, signal.SIGKILL)
+        time.sleep(30)
+    assert exhaustion.why(caught.value) == "a worker process was killed, as the system does when memory is short"
+    with (
+        pytest.raises(StageError, match=r"^Cannot read it: another kind\. Give another$"),
+        reading.told("Cannot read it", "Give another"),
+    ):
+        raise ValueError("another kind\nsecond line")
 
 
 def test_every_stage_names_settings_that_exist() -> None:

@@ -7,7 +7,6 @@ the network, the optimizer and the step, and the number of loader processes chan
 from __future__ import annotations
 
 import io
-import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stages.core import interrupt
+from stages.core import interrupt, reading
 from stages.core.curves import Curves
-from stages.core.errors import StageError
 from stages.core.files import write_atomic
 from stages.core.finite import Finite, diverged, spoilt
 
@@ -173,11 +171,8 @@ def save_tensors(path: Path, state: Any) -> None:
 
 def load_tensors(path: Path, device: torch.device | str, **options: Any) -> Any:
     """What `save_tensors` kept, tensors and plain values alone. Raises StageError on anything else, which is not executed."""
-    try:
+    with reading.told(f"Cannot read {path}", "Unless the disk is at fault, delete it: the training then begins anew"):
         return torch.load(path, map_location=device, weights_only=True, **options)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
-        reason = (str(error).splitlines() or ["damaged"])[0][:160]
-        raise StageError(f"Cannot read {path}", reason, "Delete it: the training then begins anew") from error
 
 
 def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> int:

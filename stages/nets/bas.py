@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from stages.core.errors import StageError
+from stages.core import reading
 from stages.nets import backbones, storage
 
 
@@ -117,9 +117,7 @@ def save(net: BasNet, backbone: backbones.Backbone, path: Path, split: int | Non
 
 def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
     """Read a network that `save` wrote. Raises StageError when the file is missing, cut or of another kind."""
-    from safetensors import SafetensorError
-
-    try:
+    with reading.told(f"Cannot read the seed network {path}", "Run `bas seed train` again"):
         tensors, name = storage.read(path)
         backbone = backbones.build(name)
         net = assemble(backbone, len(tensors["generator.weight"]), int(tensors["split"]), "agnostic.weight" in tensors)
@@ -128,10 +126,6 @@ def load(path: Path) -> tuple[BasNet, backbones.Backbone]:
             part = _part(tensors, head)
             if part:
                 getattr(net, head).load_state_dict(part)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise StageError(
-            f"Cannot read the seed network {path}", str(error).splitlines()[0], "Run `bas seed train` again"
-        ) from error
     return net, backbone
 
 

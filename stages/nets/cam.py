@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from stages.core.errors import StageError
+from stages.core import reading
 from stages.nets import backbones, storage
 
 
@@ -30,13 +30,8 @@ def save(net: CamNet, path: Path) -> None:
 
 def load(path: Path) -> CamNet:
     """Read a network that `save` wrote. Raises StageError when the file is missing, cut or of another kind."""
-    from safetensors import SafetensorError
-
-    try:
+    with reading.told(f"Cannot read the CAM network {path}", "Run `bas seed cam` again"):
         tensors, name = storage.read(path)
         net = CamNet(backbones.build(name), len(tensors["classifier.weight"]))
         net.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise StageError(f"Cannot read the CAM network {path}", reason, "Run `bas seed cam` again") from error
     return net

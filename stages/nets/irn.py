@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from stages.core.errors import StageError
+from stages.core import reading
 from stages.formulas.seeds import strided_size
 from stages.nets import backbones, storage
 
@@ -133,13 +133,8 @@ def save(net: Irn, path: Path) -> None:
 
 def load(path: Path) -> Irn:
     """Read a network that `save` wrote. Raises StageError when the file is missing, cut or of another kind."""
-    from safetensors import SafetensorError
-
-    try:
+    with reading.told(f"Cannot read the IRN network {path}", "Run `bas refine irn` again"):
         tensors, name = storage.read(path)
         net = Irn(backbones.build(name))
         net.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise StageError(f"Cannot read the IRN network {path}", reason, "Run `bas refine irn` again") from error
     return net

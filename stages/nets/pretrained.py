@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from stages.core import reading
 from stages.core.config import TIMM
 from stages.core.errors import StageError
 from stages.core.files import sha256
@@ -111,10 +111,8 @@ def _published(name: str, source: str) -> tuple[dict[str, Tensor], Path | None]:
         raise StageError(
             f"No {source} weights for backbone '{name}'", "none are published", "Set weights=none or give --weights FILE"
         )
-    try:
+    with reading.told(f"Cannot fetch weights {weights}", "Give a local file with --weights FILE"):
         state, file = _fetch(weights)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise StageError(f"Cannot fetch weights {weights}", str(error), "Give a local file with --weights FILE") from error
     return state, Path(torch.hub.get_dir()) / "checkpoints" / file
 
 
@@ -131,17 +129,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read a `.safetensors` or weights-only `.pth` file; a wrapping "state_dict" or "model" entry is opened."""
     if not path.is_file():
         raise StageError(f"Cannot read weights {path}", "no such file", "Check the path given to --weights")
-    try:
+    with reading.told(f"Cannot read weights {path}", "Give a state dict of tensors", "not a weights-only file ({})"):
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:160]
-        raise StageError(
-            f"Cannot read weights {path}", f"not a weights-only file ({reason})", "Give a state dict of tensors"
-        ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -20,6 +20,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from stages.core import reading
 from stages.core.config import TIMM
 from stages.core.errors import StageError, first_line
 from stages.data.transforms import MEAN, STD
@@ -88,11 +89,9 @@ def pretrained(name: str) -> tuple[dict[str, Tensor], Path | None]:
 
     Raises StageError when there are none or they cannot be fetched.
     """
-    try:
+    todo = "Set weights=none or give a local file with --weights FILE"
+    with reading.told(f"Cannot fetch timm's weights of {name}", todo):
         network = _create(name, pretrained=True)
-    except (OSError, RuntimeError) as error:
-        todo = "Set weights=none or give a local file with --weights FILE"
-        raise StageError(f"Cannot fetch timm's weights of {name}", first_line(error), todo) from error
     from huggingface_hub import try_to_load_from_cache
 
     made: Any = network.pretrained_cfg

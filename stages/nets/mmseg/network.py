@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS, TASK_UTILS
 
-from stages.core import networks
+from stages.core import networks, reading
 from stages.core.errors import StageError, first_line
 from stages.core.training import save_tensors
 from stages.data.images import palette
@@ -146,17 +145,12 @@ def save(path: Path, net: torch.nn.Module, spec: Network, facts: dict[str, Any])
 
 def load(checkpoint: Path, device: torch.device | str) -> Segmentor:
     """The trained network in evaluation on DEVICE, without the heads that only train. Raises StageError on other files."""
-    try:
+    todo = "Give a checkpoint that `bas segment train` wrote"
+    with reading.told(f"Cannot read the segmentation network {checkpoint}", todo):
         value = torch.load(checkpoint, map_location="cpu", weights_only=True)
         spec = Network(**{key: _tuple(entry) for key, entry in value["meta"]["network"].items()})
         net = make(spec)
         net.load_state_dict(value["state_dict"])
-    except (OSError, EOFError, LookupError, TypeError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise StageError(
-            f"Cannot read the segmentation network {checkpoint}",
-            first_line(error),
-            "Give a checkpoint that `bas segment train` wrote",
-        ) from error
     if net.with_auxiliary_head:
         del net.auxiliary_head
     vars(net)["classes"] = spec.classes

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.core.errors import StageError, first_line
+from stages.core import reading
+from stages.core.errors import StageError
 from stages.formulas.segmentation import resize_logits
 from stages.nets.mmseg import inference, network
 from stages.nets.mmseg.data import MEAN, Array
@@ -116,13 +117,10 @@ def read(path: Path) -> tuple[Look, tuple[str, ...]]:
     readers = {SUFFIXES[name]: reader for name, reader in _READERS.items()}
     if path.suffix not in readers:
         raise StageError(f"Cannot use {path}", "its name tells no format", f"Give a file in {', '.join(readers)}")
-    try:
+    with reading.told(f"Cannot read network {path}", "Give a file that `bas export` wrote"):
         with _silence():
             look, classes = readers[path.suffix](path)
-        names = tuple(json.loads(classes))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise StageError(f"Cannot read network {path}", first_line(error), "Give a file that `bas export` wrote") from error
-    return look, names
+        return look, tuple(json.loads(classes))
 
 
 def logits(look: Look, image: Array) -> Tensor:
