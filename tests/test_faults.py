@@ -29,8 +29,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def test_a_stage_ends_the_same_after_a_fault_at_any_point(scene: Scene, capsys: pytest.CaptureFixture[str]):
+    scene.finish(list(SAMPLE))
     for stage, faults in SAMPLE.items():
-        scene.finish(stage)
         struck = Campaign(scene, faults, every=1000)
         struck.run(stage)
         assert all(tried.points[stage] == 1 and not tried.wrong[stage] for tried in struck.tried.values()), (
@@ -40,22 +40,21 @@ def test_a_stage_ends_the_same_after_a_fault_at_any_point(scene: Scene, capsys: 
 
 
 def test_every_image_and_every_kept_state_is_a_point(scene: Scene):
-    scene.finish("seed_train")
+    scene.finish(["seed_train", "seed_infer"])
     points = scene.points("seed_train")
     assert points["nan"] == 4 and points["torn"] >= 4 + 5  # of 4 steps a state each; network, curves, manifest and its companions
     assert points["kill"] > 2 * points["torn"] and points["worker"] == 4  # 4 images are read once
-    scene.finish("seed_infer")
     points = scene.points("seed_infer")
     assert points["torn"] >= 4 + 2 and points["worker"] == points["nan"] == 0
 
 
 def test_what_ends_otherwise_is_noticed(scene: Scene, monkeypatch: pytest.MonkeyPatch):
     """A training that does its last step twice has other weights; a call that nothing stopped did not end as a kill does."""
-    scene.finish("seed_train")
+    scene.finish(["seed_train"])
     resume = training._resume
     monkeypatch.setattr(training, "_resume", lambda *given: max(resume(*given) - 1, 0))
     last = scene.points("seed_train")["int"] - 6
-    assert scene.strike("seed_train", FAULTS["int"], last).startswith("run again, its digest is another")
+    assert scene.strike("seed_train", FAULTS["int"], last).startswith("run again, the digest of seed_train is another")
     silent = FAULTS["kill"]
     assert scene.strike("seed_train", silent, 10**6).startswith("ended with 0")
 

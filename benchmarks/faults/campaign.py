@@ -28,11 +28,12 @@ class Campaign:
         self.tried = {name: Tried() for name in faults}
 
     def run(self, stage: str) -> None:
-        """Strike STAGE, whose undisturbed run is finished, at every point of every fault, or at every so many."""
+        """Strike STAGE at every point of every fault, or at every so many; after each fault's last one, go on to the end."""
         counts, began = self.scene.points(stage), time.monotonic()
         for name, tried in self.tried.items():
-            for point in range(min(self._every // 2, counts[name] - 1), counts[name], self._every) if counts[name] else ():
-                wrong = self.scene.strike(stage, FAULTS[name], point)
+            points = range(counts[name])[min(self._every // 2, counts[name] - 1) :: self._every]
+            for point in points:
+                wrong = self.scene.strike(stage, FAULTS[name], point, to_end=point == points[-1])
                 tried.points[stage] += 1
                 tried.wrong[stage] += bool(wrong)
                 if wrong:
