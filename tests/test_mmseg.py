@@ -28,7 +28,7 @@ from stages.formulas.segmentation import (
     resize_logits,
 )
 from stages.nets.mmseg import inference, network, ops, optim, runner, state
-from stages.nets.mmseg.data import Crops, StepSampler, resize
+from stages.nets.mmseg.data import Crops, Material, StepSampler, resize
 
 CLASSES = ("background", "red", "blue")
 SPEC = network.Network(backbone="tiny", classes=CLASSES, crop=33, freeze_bn=False, channels_last=False)
@@ -54,7 +54,7 @@ def silent(step: int, losses: Mapping[str, Tensor], factor: float) -> None:
 
 
 def train(folder: Path, settings: runner.Settings = SETTINGS, on_step: Any = silent) -> dict[str, Tensor]:
-    checkpoint = runner.train(settings, 5, read, folder, CPU, on_step)
+    checkpoint = runner.train(settings, Material(5, read), folder, CPU, on_step)
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
@@ -128,7 +128,7 @@ def test_accumulation_equals_the_whole_batch(tmp_path: Path) -> None:
     nets = []
     for accumulate in (1, 2):
         settings = replace(whole, accumulate=accumulate)
-        checkpoint = runner.train(settings, 5, labelled, tmp_path / str(accumulate), CPU, silent)
+        checkpoint = runner.train(settings, Material(5, labelled), tmp_path / str(accumulate), CPU, silent)
         nets.append(torch.load(checkpoint, weights_only=True)["state_dict"])
         assert state.kept_step(tmp_path / str(accumulate)) == 3
     assert all(torch.allclose(nets[0][key], nets[1][key], atol=1e-6) for key in nets[0])
@@ -165,16 +165,17 @@ def test_initial_weights_fill_a_new_network_only(tmp_path: Path) -> None:
         nn.init.zeros_(net.get_parameter("backbone.conv1.weight"))
 
     settings = replace(SETTINGS, steps=1, rates=optim.Rates(lr=0.0))
-    checkpoint = runner.train(settings, 5, read, tmp_path, CPU, silent, zero_stem)
-    runner.train(settings, 5, read, tmp_path, CPU, silent, zero_stem)
+    checkpoint = runner.train(settings, Material(5, read), tmp_path, CPU, silent, zero_stem)
+    runner.train(settings, Material(5, read), tmp_path, CPU, silent, zero_stem)
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert calls == ["called"] and not weights["backbone.conv1.weight"].any()
 
 
 def test_divergence_names_the_images_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    material = Material(5, read, name=lambda item: f"pair {item}")
     told = r" is not finite at step \d: training diverged on images pair \d, .*segment_train\.loss=balanced"
     with pytest.raises(StageError, match=told):
-        runner.train(replace(SETTINGS, rates=optim.Rates(lr=1e30)), 5, read, tmp_path, CPU, silent, name=lambda i: f"pair {i}")
+        runner.train(replace(SETTINGS, rates=optim.Rates(lr=1e30)), material, tmp_path, CPU, silent)
     kept = state.read(tmp_path)
     assert kept is None or all(bool(value.isfinite().all()) for value in kept["net"].values())
 
@@ -183,7 +184,7 @@ def test_impossible_settings_are_errors(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="multiple of 3"):
         train(tmp_path, replace(SETTINGS, accumulate=3))
     with pytest.raises(StageError, match="no pair"):
-        runner.train(SETTINGS, 0, read, tmp_path, CPU, silent)
+        runner.train(SETTINGS, Material(0, read), tmp_path, CPU, silent)
     with pytest.raises(StageError, match="plain, balanced"):
         network.make(replace(SPEC, loss="focal"))
     with pytest.raises(StageError, match="Unknown backbone"):

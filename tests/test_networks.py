@@ -24,6 +24,7 @@ from stages.core.errors import StageError
 from stages.core.runtime import Placement
 from stages.formulas.segmentation import labels_at, resize_logits
 from stages.nets.mmseg import catalogue, inference, network, optim, portable, rehearsal, runner, standalone, start, state
+from stages.nets.mmseg.data import Material
 
 CLASSES = ("background", "red", "blue")
 SPEC = network.Network(backbone="tiny", classes=CLASSES, crop=33, freeze_bn=False)
@@ -67,7 +68,7 @@ def silent(step: int, losses: Mapping[str, Tensor], factor: float) -> None:
 
 def train(folder: Path, name: str, on_step: Any = silent, **changes: Any) -> dict[str, Any]:
     settings = replace(SETTINGS, network=replace(SPEC, name=name), **changes)
-    return torch.load(runner.train(settings, 5, read, folder, CPU, on_step), weights_only=True)
+    return torch.load(runner.train(settings, Material(5, read), folder, CPU, on_step), weights_only=True)
 
 
 @pytest.fixture
@@ -267,7 +268,7 @@ def test_another_network_resumes_to_the_same_bits(tmp_path: Path) -> None:
 
 def test_frozen_batch_norm_of_the_trunk_stays_and_the_head_learns(tmp_path: Path) -> None:
     frozen = replace(SETTINGS, network=replace(SPEC, name="deeplabv3plus", freeze_bn=True))
-    trained = torch.load(runner.train(frozen, 5, read, tmp_path, CPU, silent), weights_only=True)["state_dict"]
+    trained = torch.load(runner.train(frozen, Material(5, read), tmp_path, CPU, silent), weights_only=True)["state_dict"]
     assert trained["backbone.bn1.running_mean"].abs().max() == 0 and trained["backbone.bn1.weight"].min() == 1
     assert trained["decode_head.bottleneck.bn.running_mean"].abs().max() > 0
 

@@ -25,7 +25,7 @@ from stages.data import maskfiles
 from stages.data.images import read_mask, write_grey, write_mask
 from stages.formulas import noise
 from stages.nets.mmseg import learn, pairs, runner
-from stages.nets.mmseg.data import StepSampler
+from stages.nets.mmseg.data import Material, StepSampler
 
 TRAIN = segment_train.Config(
     backbone="tiny", weights="none", steps=6, batch=4, crop=65, crop_scales=(1.0,), scales=(1.0,), lr=1e-3
@@ -136,8 +136,8 @@ def learnt(ctx: Context, monkeypatch: pytest.MonkeyPatch, config: segment_train.
     """The masks that the stage hands to the training, which is not begun."""
     seen: list[np.ndarray[Any, Any]] = []
 
-    def look(settings: runner.Settings, items: int, read: Any, *_: Any) -> None:
-        seen.extend(read(item)[1] for item in range(items))
+    def look(settings: runner.Settings, material: Material, *_: Any) -> None:
+        seen.extend(material.read(item)[1] for item in range(material.count))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "train", look)

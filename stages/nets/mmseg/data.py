@@ -27,7 +27,17 @@ STD = (58.395, 57.12, 57.375)
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int, ...]  # epoch, item, and where the item comes again in that epoch, for which time
-Reader = Callable[[int], tuple[Array, Array]]  # item → image (H,W,3) uint8 RGB, mask (H,W) uint8
+Reader = Callable[[int], tuple[Array, Array]]  # item → image (H,W,3) uint8 RGB, mask (H,W) uint8, 255 = void
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learnt from: COUNT pairs, READ by number; how often each is seen (all equally without WEIGHTS), its NAME."""
+
+    count: int
+    read: Reader
+    weights: Sequence[float] | None = None
+    name: Callable[[int], str] = str
 
 
 @dataclass(frozen=True)
@@ -77,18 +87,18 @@ def _draw(options: int, generator: torch.Generator) -> int:
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Pairs behind a reader, indexed by the sampler's keys, in mmsegmentation's form; an unreadable one is its fault."""
+    """Crops of pairs, indexed by the sampler's keys, in mmsegmentation's form; an unreadable one is its fault."""
 
-    def __init__(self, items: int, read: Reader, crops: Crops, seed: int, classes: Sequence[str]) -> None:
-        self.items, self.read, self.crops, self.seed = items, read, crops, seed
+    def __init__(self, material: Material, crops: Crops, seed: int, classes: Sequence[str]) -> None:
+        self.material, self.crops, self.seed = material, crops, seed
         self.metainfo = {"classes": tuple(classes)}
 
     def __len__(self) -> int:
-        return self.items
+        return self.material.count
 
     @fault_as_value
     def __getitem__(self, index: Key) -> dict[str, Any]:
-        image, mask = self.crops(*self.read(index[1]), seeded(self.seed, *index))
+        image, mask = self.crops(*self.material.read(index[1]), seeded(self.seed, *index))
         sample = SegDataSample()
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(mask.astype(np.int64))[None])
         return {

@@ -12,10 +12,10 @@ from stages.core import curves
 from stages.core.files import read_json, write_json
 from stages.core.recipe import Recipe
 from stages.core.stage import Context, Outputs
-from stages.data.images import Array
 from stages.formulas import noise
 from stages.nets import norms
 from stages.nets.mmseg import network, optim, runner, standalone, state
+from stages.nets.mmseg.data import Material
 from stages.nets.mmseg.pairs import Limits, Pair
 from stages.nets.mmseg.pairs import limits as limits_of
 from stages.nets.mmseg.start import fill_new
@@ -32,6 +32,7 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
     limits = limits_of(pairs, recipe.void, ctx) if recipe.void else None
     present = [pair.sample.labels for pair in pairs]
     weights = noise.repeat_factors(present, recipe.repeat_below) if recipe.repeat_below else None
+    material = Material(len(pairs), lambda item: pairs[item].read(limits), weights, lambda item: pairs[item].sample.id)
     start = state.kept_step(ctx.out)
     with ctx.track("training", recipe.steps, start) as meter, curves.Curves(ctx.out, start) as kept:
 
@@ -46,12 +47,7 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
             ctx.log.info(report.line())
             write_json(ctx.out / INITIAL, {"loaded": report.line(), "initial": report.facts()})
 
-        def read(item: int) -> tuple[Array, Array]:
-            return pairs[item].read(limits)
-
-        place = ctx.runtime.placement
-        given, name = settings(recipe, ctx), lambda item: pairs[item].sample.id
-        runner.train(given, len(pairs), read, ctx.out, place, on_step, initialise, weights, name)
+        runner.train(settings(recipe, ctx), material, ctx.out, ctx.runtime.placement, on_step, initialise)
     last = curves.read(ctx.out / "curves.jsonl")[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
     notes = _notes(recipe, present, limits, ctx.dataset.classes)

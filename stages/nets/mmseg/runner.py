@@ -1,4 +1,4 @@
-"""Training a segmentation network by mmengine's Runner: quiet, on the device it is told, resumable to the same bits."""
+"""One training of a segmentation network by mmengine's Runner, from its settings to its checkpoint."""
 
 from __future__ import annotations
 
@@ -8,26 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-import torch.multiprocessing as multiprocessing
 from mmengine.dist import barrier, is_main_process
-from mmengine.logging import MMLogger
-from mmengine.model import MMDistributedDataParallel
-from mmengine.runner import IterBasedTrainLoop, Runner
-from mmseg.registry import LOOPS
-from torch import nn
+from mmengine.hooks import Hook
 
-from stages.core import interrupt
 from stages.core.errors import StageError
 from stages.core.files import digest
+from stages.core.loading import Loader
 from stages.core.runtime import Placement
 from stages.nets.mmseg import hooks, network, standalone, state
-from stages.nets.mmseg.data import Crops, PairDataset, Reader, StepSampler, loader
+from stages.nets.mmseg.data import Crops, Material, PairDataset, StepSampler, loader
+from stages.nets.mmseg.engine import QuietRunner
 from stages.nets.mmseg.optim import Rates, wrap
 
 CHECKPOINT = "network.pth"
+UNUSED = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")  # of mmengine's own hooks
 _RUNS = itertools.count()  # mmengine keeps every logger by name; two trainings in a process need two names
 
 
@@ -50,99 +47,20 @@ class Settings:
     log_every: int = 10
 
 
-@LOOPS.register_module()
-class StepLoop(IterBasedTrainLoop):
-    """mmengine's loop, but its loader already starts at the step to go on from, so nothing is replayed.
-
-    A step has ACCUMULATE passes; an interrupt waits for its end.
-    """
-
-    def __init__(self, *given: Any, accumulate: int, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self._accumulate = accumulate
-
-    def start_at(self, iteration: int) -> None:
-        """Count from ITERATION on."""
-        self._iter = iteration
-
-    def run(self) -> nn.Module:  # type: ignore[override]
-        self.runner.call_hook("before_train")
-        self.runner.call_hook("before_train_epoch")
-        while self._iter < self._max_iters:
-            interrupt.check()
-            with interrupt.finishing():
-                self._step()
-        self.runner.call_hook("after_train_epoch")
-        self.runner.call_hook("after_train")
-        return self.runner.model
-
-    def _step(self) -> None:
-        """The passes of one step of the optimizer."""
-        for _ in range(self._accumulate):
-            self.runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
-
-
-class QuietRunner(Runner):
-    """A Runner that prints nothing, writes one log file, keeps to its device and begins as BEGIN says."""
-
-    def __init__(self, place: Placement, begin: Callable[[QuietRunner], None], **kwargs: Any) -> None:
-        self.place, self.begin = place, begin
-        super().__init__(**kwargs)
-
-    def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """mmengine's, but how the program starts processes stays; one log folder for all resumes."""
-        method = multiprocessing.get_start_method(allow_none=True)
-        super().setup_env({**env_cfg, "mp_cfg": {"mp_start_method": method or "fork"}})
-        multiprocessing.set_start_method(method, force=True)
-        self._timestamp = "mmengine"
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        logger = super().build_logger(*args, **kwargs)
-        logger.handlers = [h for h in logger.handlers if hasattr(h, "baseFilename")]
-        return logger
-
-    def dump_config(self) -> None:
-        """The checkpoint holds the description; mmengine would write an empty configuration."""
-
-    def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:  # type: ignore[override]
-        model = model.to(self.place.device)
-        if not self.distributed:
-            return model
-        return MMDistributedDataParallel(module=model, device_ids=self.place.ids, broadcast_buffers=False)
-
-    def load_or_resume(self) -> None:
-        """Called once everything is built, has its random weights, and the loader runs: the last moment before the first step."""
-        self.begin(self)
-
-    def go_on(self, kept: dict[str, Any], accumulate: int) -> None:
-        """Take up the KEPT state, of a training whose steps have ACCUMULATE passes."""
-        hooks.bare(self.model).load_state_dict(kept["net"])
-        self.optim_wrapper.load_state_dict(kept["optimizer"])  # type: ignore[union-attr]
-        self.train_loop.start_at(kept["step"] * accumulate)  # type: ignore[attr-defined]
-        state.restore_generators(kept["generators"])
-        self.logger.info(f"resumed after {kept['step']} steps")
-
-
 def train(
     settings: Settings,
-    items: int,
-    read: Reader,
+    material: Material,
     work_dir: Path,
     place: Placement,
     on_step: hooks.OnStep,
     initialise: Callable[[network.Segmentor], object] = lambda net: None,
-    weights: Sequence[float] | None = None,
-    name: Callable[[int], str] = str,
 ) -> Path:
-    """Train on ITEMS pairs, where READ(i) gives image (H,W,3) uint8 RGB and mask (H,W) uint8 (255 = void).
+    """Train on MATERIAL, from the state in WORK_DIR on if there is one; INITIALISE fills a new network with its first weights.
 
-    INITIALISE fills a new network with its first weights; WEIGHTS say how often each pair is seen, NAME what it is called.
-    Goes on from the state in WORK_DIR if there is one. Returns the path of the checkpoint, beside which lies a config for
-    mmsegmentation's own tools. Raises StageError on impossible settings and divergence.
+    Returns the path of the checkpoint, beside which lies a config for mmsegmentation's own tools. Raises StageError on
+    impossible settings and divergence.
     """
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    _check(settings, items, world)
+    _check(settings, material.count)
     work_dir.mkdir(parents=True, exist_ok=True)
     kept = state.read(work_dir)
     torch.manual_seed(settings.seed)
@@ -155,26 +73,86 @@ def train(
         else:
             runner.go_on(kept, settings.accumulate)
 
-    dataset = PairDataset(
-        items,
-        read,
-        Crops(settings.network.crop, settings.crop_scales),
-        settings.seed,
-        settings.network.classes,
-    )
-    start = kept["step"] * settings.accumulate if kept else 0
-    passes = settings.steps * settings.accumulate
-    sampler = StepSampler(items, settings.batch // settings.accumulate, start, passes, settings.seed, rank, world, weights)
-    finite = hooks.FiniteHook(lambda step: [name(key[1]) for key in sampler.of(step)], settings.accumulate)
-    runner = _runner(settings, net, dataset, sampler, begin, work_dir, place, on_step, finite)
+    order = _order(settings, material, kept["step"] if kept else 0)
+    around = _hooks(settings, lambda step: [material.name(key[1]) for key in order.of(step)], work_dir, on_step)
+    crops = Crops(settings.network.crop, settings.crop_scales)
+    pairs = PairDataset(material, crops, settings.seed, settings.network.classes)
+    batches = loader(pairs, order, settings.workers, place.pin_memory)
+    runner = _runner(settings, net.to(place.device), batches, around, begin, work_dir, place)
     with _too_few_images():
         runner.train()
-    checkpoint = work_dir / CHECKPOINT
     if is_main_process():
-        network.save(checkpoint, hooks.bare(runner.model), spec, {"steps": settings.steps})
+        network.save(work_dir / CHECKPOINT, hooks.bare(runner.model), spec, {"steps": settings.steps})
         standalone.write(work_dir / standalone.NAME, spec)
     barrier()
-    return checkpoint
+    return work_dir / CHECKPOINT
+
+
+def _check(settings: Settings, pairs: int) -> None:
+    """Raise StageError where there is nothing to learn from, or a batch cannot be split as it would have to be."""
+    if pairs == 0:
+        raise StageError("Cannot train the segmentation network", "no pair of image and mask", "Run the stages before this one")
+    parts = settings.accumulate * _place_among_processes()[1]
+    if settings.batch % parts:
+        raise StageError(
+            f"Batch {settings.batch} cannot be split",
+            f"{settings.accumulate} accumulated passes on {parts // settings.accumulate} processes",
+            f"Set segment_train.batch to a multiple of {parts}",
+        )
+
+
+def _place_among_processes() -> tuple[int, int]:
+    """Rank of this process and number of all, as a launcher of several says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _order(settings: Settings, material: Material, done: int) -> StepSampler:
+    """The pairs of every pass of the loop, after DONE steps, each of `accumulate` passes."""
+    first, end = done * settings.accumulate, settings.steps * settings.accumulate
+    batch, seed = settings.batch // settings.accumulate, settings.seed
+    return StepSampler(material.count, batch, first, end, seed, *_place_among_processes(), material.weights)
+
+
+def _hooks(settings: Settings, names: Callable[[int], Sequence[str]], work_dir: Path, on_step: hooks.OnStep) -> list[Hook]:
+    """What happens around a pass of the loop; NAMES are those of its pairs."""
+    poly = hooks.PolyHook(settings.steps, settings.power, settings.lr_every, settings.accumulate)
+    finite = hooks.FiniteHook(names, settings.accumulate)
+    return [
+        *([hooks.FreezeHook()] if settings.network.freeze_bn else []),
+        poly,
+        finite,
+        hooks.ProgressHook(on_step, poly, settings.log_every, finite),
+        hooks.StateHook(work_dir, settings.save_seconds, settings.accumulate, finite),
+    ]
+
+
+def _runner(
+    settings: Settings,
+    net: network.Segmentor,
+    batches: Loader,
+    around: list[Hook],
+    begin: Callable[[QuietRunner], None],
+    work_dir: Path,
+    place: Placement,
+) -> QuietRunner:
+    """The Runner with our loop, optimizer and the hooks AROUND a pass, and none of mmengine's defaults that print or write."""
+    passes = {"max_iters": settings.steps * settings.accumulate, "accumulate": settings.accumulate}
+    return QuietRunner(
+        place,
+        begin,
+        model=net,
+        work_dir=str(work_dir),
+        train_dataloader=batches,
+        train_cfg={"type": "StepLoop", **passes},
+        optim_wrapper=wrap(net, settings.rates, place, settings.precision, settings.accumulate),
+        default_hooks=dict.fromkeys(UNUSED),
+        custom_hooks=around,
+        default_scope="mmseg",
+        launcher="pytorch" if _place_among_processes()[1] > 1 else "none",
+        env_cfg={"cudnn_benchmark": place.tune, "dist_cfg": {"backend": place.backend}},
+        randomness={"seed": settings.seed},
+        experiment_name=f"segmentation_{os.getpid()}_{next(_RUNS)}_{digest(str(work_dir))}",
+    )
 
 
 @contextmanager
@@ -190,62 +168,3 @@ def _too_few_images() -> Iterator[None]:
             "its batch-norm sees a single value a channel",
             "Lower segment_train.accumulate or raise batch",
         ) from error
-
-
-def _check(settings: Settings, items: int, world: int) -> None:
-    parts = settings.accumulate * world
-    if items == 0:
-        raise StageError(
-            "Cannot train the segmentation network",
-            "no pair of image and mask",
-            "Run the stages before this one",
-        )
-    if settings.batch % parts:
-        raise StageError(
-            f"Batch {settings.batch} cannot be split",
-            f"{settings.accumulate} accumulated passes on {world} processes",
-            f"Set segment_train.batch to a multiple of {parts}",
-        )
-
-
-def _runner(
-    settings: Settings,
-    net: network.Segmentor,
-    dataset: PairDataset,
-    sampler: StepSampler,
-    begin: Callable[[QuietRunner], None],
-    work_dir: Path,
-    place: Placement,
-    on_step: hooks.OnStep,
-    finite: hooks.FiniteHook,
-) -> QuietRunner:
-    """The Runner with our loop, optimizer and hooks, and none of mmengine's defaults that print or write."""
-    poly = hooks.PolyHook(settings.steps, settings.power, settings.lr_every, settings.accumulate)
-    net.to(place.device)
-    silent = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
-    return QuietRunner(
-        place,
-        begin,
-        model=net,
-        work_dir=str(work_dir),
-        train_dataloader=loader(dataset, sampler, settings.workers, place.pin_memory),
-        train_cfg={
-            "type": "StepLoop",
-            "max_iters": settings.steps * settings.accumulate,
-            "accumulate": settings.accumulate,
-        },
-        optim_wrapper=wrap(net, settings.rates, place, settings.precision, settings.accumulate),
-        default_hooks=dict.fromkeys(silent),
-        custom_hooks=[
-            *([hooks.FreezeHook()] if settings.network.freeze_bn else []),
-            poly,
-            finite,
-            hooks.ProgressHook(on_step, poly, settings.log_every, finite),
-            hooks.StateHook(work_dir, settings.save_seconds, settings.accumulate, finite),
-        ],
-        default_scope="mmseg",
-        launcher="pytorch" if sampler.world > 1 else "none",
-        env_cfg={"cudnn_benchmark": place.tune, "dist_cfg": {"backend": place.backend}},
-        randomness={"seed": settings.seed},
-        experiment_name=f"segmentation_{os.getpid()}_{next(_RUNS)}_{digest(str(work_dir))}",
-    )
