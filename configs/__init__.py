@@ -6,7 +6,8 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from stages.core.config import merge, read_yaml
+from stages.core.config import merge
+from stages.core.documents import read_yaml
 from stages.core.errors import StageError
 
 FOLDER = Path(__file__).parent
