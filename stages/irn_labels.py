@@ -122,30 +122,16 @@ def label_path(folder: Path, image_id: str) -> Path:
 
 
 def _shares(samples: tuple[Sample, ...], ctx: Context) -> Outputs:
-    """Percent of pixels that are background, class and void, in all and for every class; warns of classes that have none.
-
-    A class's share counts the images that carry it: there, its own pixels, and those that are void.
-    """
-    import numpy as np
-
-    from stages.data.images import VOID, read_mask
-
+    """Percent of pixels that are background, class and void, in all and for every class; warns of classes that have none."""
+    counts, by_class = _counted(samples, ctx)
     names = ctx.dataset.classes
-    counts, by_class = np.zeros(256, np.int64), np.zeros((len(names), 3), np.int64)  # its own pixels, void, all
-    with ctx.track("counting labels", len(samples)) as meter:
-        for sample in samples:
-            found = np.bincount(read_mask(label_path(ctx.out, sample.id)).ravel(), minlength=256)
-            counts += found
-            for index in sample.labels:
-                by_class[index] += found[index + 1], found[VOID], found.sum()
-            meter.advance()
     present = [index for index in range(len(names)) if by_class[index, 2]]
     empty = [names[index] for index in present if not by_class[index, 0]]
     if empty:
         ctx.log.warning(
             "irn_labels: no confident pixel of %s in any image; lower irn_labels.fg or look at the seeds", ", ".join(empty)
         )
-    kinds = {"background": counts[0], "class": counts[1:VOID].sum(), "void": counts[VOID]}
+    kinds = {"background": counts[0], "class": counts[1:-1].sum(), "void": counts[-1]}
     metrics = {f"train/labels/{kind}/share": _share(pixels, counts.sum()) for kind, pixels in kinds.items()}
     notes = {"images": len(samples), "seed": ctx.shared["refine"].seed, "classes_without_confident_pixels": empty}
     notes["shares_by_class"] = {
@@ -153,6 +139,23 @@ def _shares(samples: tuple[Sample, ...], ctx: Context) -> Outputs:
         for index in present
     }
     return Outputs([label_path(Path(), sample.id) for sample in samples], metrics, notes=notes)
+
+
+def _counted(samples: tuple[Sample, ...], ctx: Context) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels by label (256,), void the last; and of the images that carry a class its own, the void and all pixels (C,3)."""
+    import numpy as np
+
+    from stages.data.images import VOID, read_mask
+
+    counts, by_class = np.zeros(256, np.int64), np.zeros((len(ctx.dataset.classes), 3), np.int64)
+    with ctx.track("counting labels", len(samples)) as meter:
+        for sample in samples:
+            found = np.bincount(read_mask(label_path(ctx.out, sample.id)).ravel(), minlength=256)
+            counts += found
+            for index in sample.labels:
+                by_class[index] += found[index + 1], found[VOID], found.sum()
+            meter.advance()
+    return counts, by_class
 
 
 def _share(pixels: np.integer, of: np.integer) -> float:

@@ -19,9 +19,10 @@ import torch
 from conftest import Command
 
 from stages.core import training
-from stages.core.config import read_yaml
+from stages.core.documents import read_yaml
 from stages.core.errors import StageError
 from stages.core.files import HashCache, read_json
+from stages.core.manifest import STATE
 from stages.data import archives, images, inspection, markup, seedfile
 from stages.data.labels import read_labels
 from stages.data.mapfiles import MapFile
@@ -68,7 +69,7 @@ def bare(path: Path, trap: Path) -> None:
 
 @pytest.mark.parametrize("write", [of_torch, of_old_torch, bare])
 def test_no_file_of_weights_or_state_is_executed(tmp_path: Path, write: Callable[[Path, Path], None]) -> None:
-    trap, path = tmp_path / "executed", tmp_path / state.FILE
+    trap, path = tmp_path / "executed", tmp_path / STATE
     write(path, trap)
     readers: list[Callable[[], object]] = [
         lambda: pretrained.read_state(path),
@@ -78,7 +79,7 @@ def test_no_file_of_weights_or_state_is_executed(tmp_path: Path, write: Callable
         lambda: training.load_tensors(path, "cpu"),
     ]
     for read in readers:
-        assert state.FILE in is_refused(read)
+        assert STATE in is_refused(read)
     assert not trap.exists()
 
 

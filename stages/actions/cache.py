@@ -15,9 +15,8 @@ from stages.actions.run import Run
 from stages.core import manifest as manifests
 from stages.core import stage as contract
 from stages.core.files import TEMPORARY
-from stages.core.manifest import Damage
+from stages.core.manifest import STATE, Damage
 
-STATE = "state.pth"  # what a training goes on from
 KINDS = {
     "temporary": "files that were half written when a process was killed",
     "state": "states of finished trainings, which nothing goes on from",

@@ -17,6 +17,7 @@ from stages.core.files import digest, read_json, sha256, write_json
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 DIGESTS = "digests.json"
+STATE = "state.pth"  # what a training goes on from
 
 
 @dataclass(frozen=True)

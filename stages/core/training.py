@@ -20,6 +20,7 @@ from stages.core import interrupt, reading
 from stages.core.curves import Curves
 from stages.core.files import write_atomic
 from stages.core.finite import Finite, diverged, spoilt
+from stages.core.manifest import STATE
 
 if TYPE_CHECKING:
     from stages.core.stage import Context
@@ -78,7 +79,7 @@ def fit(
     """Train NET for plan.steps, from the kept state if there is one.
 
     source(start) yields the batches from step START on; step(batch, index) returns named scalar losses, "total" among
-    them. Curves go to curves.jsonl, the state to state.pth. Raises StageError on a loss that is not finite. An interrupt
+    them. Curves go to curves.jsonl, the state to STATE. Raises StageError on a loss that is not finite. An interrupt
     waits for the end of its step, whose state is kept.
     """
     loop = _Loop(net, optimizer, plan, source, step, ctx)
@@ -104,37 +105,37 @@ def fit(
             raise
 
 
+@dataclass
 class _Loop:
     """Network and optimizer after `done` steps; `whole` when no step is half done."""
 
-    def __init__(
-        self,
-        net: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        plan: Plan,
-        source: Source,
-        step: Callable[[Any, int], dict[str, Tensor]],
-        ctx: Context,
-    ) -> None:
-        self._net, self._optimizer, self._plan, self._source, self._step, self._ctx = net, optimizer, plan, source, step, ctx
-        self.done, self.whole, self.factor, self._finite = _resume(net, optimizer, ctx), True, 1.0, Finite()
-        for group in optimizer.param_groups:
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    plan: Plan
+    source: Source
+    step: Callable[[Any, int], dict[str, Tensor]]
+    ctx: Context
+
+    def __post_init__(self) -> None:
+        self.done, self.whole, self.factor = _resume(self.net, self.optimizer, self.ctx), True, 1.0
+        self._finite = Finite()
+        for group in self.optimizer.param_groups:
             group["initial_lr"] = group["initial_lr"] if self.done else group["lr"]
 
     def take(self, batch: Any) -> dict[str, Tensor]:
         """One step; returns its losses. On a CPU a loss that is not finite is noticed at once: nothing has to be waited for."""
         self.whole = False
-        self.factor = self._plan.lr_factor(self.done)
-        for group in self._optimizer.param_groups:
+        self.factor = self.plan.lr_factor(self.done)
+        for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.factor
-        losses = self._step(batch, self.done)
+        losses = self.step(batch, self.done)
         self._finite.add(self.done, losses)
         if losses["total"].device.type == "cpu":
             self.require_finite()
-        fabric = self._ctx.runtime.fabric
-        self._optimizer.zero_grad(set_to_none=True)
+        fabric = self.ctx.runtime.fabric
+        self.optimizer.zero_grad(set_to_none=True)
         fabric.backward(losses["total"])
-        fabric.strategy.optimizer_step(self._optimizer)  # takes float16's loss scale out first
+        fabric.strategy.optimizer_step(self.optimizer)  # takes float16's loss scale out first
         self.done, self.whole = self.done + 1, True
         return losses
 
@@ -142,24 +143,24 @@ class _Loop:
         """Raise StageError, which names the batch, where a loss was not finite."""
         found = self._finite.first
         if found is not None:
-            raise diverged(f"Loss '{found.name}' is not finite", found.step + 1, self._source.names(found.step))
+            raise diverged(f"Loss '{found.name}' is not finite", found.step + 1, self.source.names(found.step))
 
     def keep(self) -> None:
         """Write the state, unless the last step spoilt the network: the state before it then stays."""
         self.require_finite()
-        what = spoilt(self._net)
+        what = spoilt(self.net)
         if what is not None:
-            raise diverged(what, self.done, self._source.names(self.done - 1))
-        fabric = self._ctx.runtime.fabric
+            raise diverged(what, self.done, self.source.names(self.done - 1))
+        fabric = self.ctx.runtime.fabric
         precision = fabric.strategy.precision.state_dict()
         state = {
-            "net": self._net.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "precision": precision,
             "step": self.done,
         }
         if fabric.is_global_zero:
-            save_tensors(self._ctx.out / "state.pth", state)
+            save_tensors(self.ctx.out / STATE, state)
 
 
 def save_tensors(path: Path, state: Any) -> None:
@@ -177,7 +178,7 @@ def load_tensors(path: Path, device: torch.device | str, **options: Any) -> Any:
 
 def _resume(net: nn.Module, optimizer: torch.optim.Optimizer, ctx: Context) -> int:
     """Load the kept state, if any, and return the step to go on from."""
-    path = ctx.out / "state.pth"
+    path = ctx.out / STATE
     if not path.exists():
         return 0
     state = load_tensors(path, ctx.runtime.device)

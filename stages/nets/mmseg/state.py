@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from stages.core.manifest import STATE
 from stages.core.runtime import generator_states, restore_generator_states
 from stages.core.training import load_tensors, save_tensors
-
-FILE = "state.pth"
 
 
 def generators() -> dict[str, Any]:
@@ -49,16 +48,16 @@ def keep(folder: Path, net: nn.Module, optimizer: Any, step: int) -> None:
         "step": step,
         "generators": generators(),
     }
-    save_tensors(folder / FILE, state)
+    save_tensors(folder / STATE, state)
 
 
 def read(folder: Path) -> dict[str, Any] | None:
     """The kept state on the CPU, or None. The file is replaced whole, so it is never half written."""
-    path = folder / FILE
+    path = folder / STATE
     return load_tensors(path, "cpu") if path.is_file() else None
 
 
 def kept_step(folder: Path) -> int:
     """Optimizer steps that the kept state has behind it, 0 without one; the tensors stay on disk."""
-    path = folder / FILE
+    path = folder / STATE
     return load_tensors(path, "cpu", mmap=True)["step"] if path.is_file() else 0
