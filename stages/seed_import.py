@@ -1,4 +1,4 @@
-"""seed_import — maps that another tool made → a source of seeds (IJCV 2023, section 5.5, Table 9). Not part of the pipeline.
+"""seed_import — maps that another tool made → a source of seeds (BAS, IJCV 2023, 5.3, Table 9). Not part of the pipeline.
 
 Every map of an image's present classes is brought onto a grid laid over the image, divided by its maximum and kept in half
 precision. Means over 4 x 4 pixels are kept: on photographs of 384 px, .4 % of the pixels of a BAS map or CAM changed sides

@@ -44,7 +44,8 @@ def area_constraint(mask: Tensor, power: float = 1.0) -> Tensor:
 def foreground_region_guidance(class_maps: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
     """Eq. 5-6 — L_frg = cross-entropy of GAP(M_f · class maps) to the chosen class, per image.
 
-    The class maps are constants here (the segmentation setting): L_frg teaches the generator alone.
+    The class maps are constants here, as in the code behind the published numbers: L_frg teaches the mask's generator and
+    F1 before it, and nothing of F2.
     class_maps (B,C,h,w), mask (B,1,h',w'), chosen (B,) class ids → (B,).
     """
     return nnf.cross_entropy(_pooled(class_maps, mask), chosen, reduction="none")

@@ -1,4 +1,4 @@
-"""Seeds from maps: scales and mirrored passes merged, normalised, fused, cut into labels (IJCV 2023, 5.1 and 5.5).
+"""Seeds from maps: scales and mirrored passes merged, normalised, fused, cut into labels (BAS, IJCV 2023, 5.1, 5.3 and 5.5).
 
 Shapes: C present classes, h w the feature grid of one scale, H W the image.
 """
@@ -118,7 +118,7 @@ def normalise(maps: Tensor) -> Tensor:
 
 
 def add_seeds(kinds: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """Combine kinds of maps, each (C,H,W): normalise all, add with WEIGHTS (1), normalise (section 5.5, Table 9)."""
+    """Combine kinds of maps, each (C,H,W): normalise all, add with WEIGHTS (1), normalise (section 5.3, Table 9)."""
     weights = weights or [1.0] * len(kinds)
     return normalise(torch.stack([weight * normalise(maps) for maps, weight in zip(kinds, weights, strict=True)]).sum(0))
 

@@ -88,7 +88,7 @@ class BasNet(nn.Module):
 
 
 def assemble(backbone: backbones.Backbone, classes: int, split: int | None = None, agnostic: bool = False) -> BasNet:
-    """Split a trunk into F1 and F2 and add the bias-free heads, Xavier-initialised (section 3).
+    """Split a trunk into F1 and F2 and add the heads (section 3.1), without biases and Xavier-initialised as in the public code.
 
     SPLIT: the trunk's stages that make F1; the generator reads their last map (Table 8; the trunk's own place if None).
     """
