@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stages.core.config import Field
-from stages.core.kernels import Walk
+from stages.core.refinement import Walk
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:

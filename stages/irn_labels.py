@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stages.core.config import Field
-from stages.core.kernels import LabelCrf
+from stages.core.refinement import LabelCrf
 from stages.core.stage import Context, Outputs
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.core.config import Field
-from stages.core.kernels import LabelCrf, Walk
+from stages.core.refinement import LabelCrf, Walk
 from stages.core.stage import Context, Outputs
 from stages.data.maskfiles import confidence_path, mask_path
 

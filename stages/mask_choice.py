@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.core.config import Field
-from stages.core.kernels import LabelCrf
+from stages.core.refinement import LabelCrf
 from stages.core.stage import CORRECTIONS, Context, Outputs
 from stages.data.maskfiles import CHOICE, MIXED, REFINED, SEED, mask_path
 

@@ -146,7 +146,7 @@ def test_average_precision_by_hand() -> None:
 def test_a_mask_survives_its_coding() -> None:
     mask = np.random.default_rng(0).random((13, 7)) > 0.5
     found = detections.annotation(mask, 3, score=0.5)
-    assert (detections.mask_of(json.loads(json.dumps(found))) == mask).all()
+    assert (detections.covered(json.loads(json.dumps(found))["segmentation"], (13, 7)) == mask).all()
     assert found["category_id"] == 3 and found["segmentation"]["size"] == [13, 7]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from stages.actions.photographs import Photograph, collect
 from stages.actions.predict import Predictor
 from stages.core.errors import StageError
-from stages.data.detections import mask_of
+from stages.data.detections import covered
 from stages.data.images import read_image, read_mask
 from stages.formulas.segmentation import resize_logits
 from stages.nets.mmseg import inference, network, portable
@@ -164,7 +164,8 @@ def test_coco_masks_are_those_of_the_pngs(bas: Command, run: Path, tmp_path: Pat
     assert [entry["name"] for entry in document["categories"]] == ["cat", "dog"]
     drawn = {1: np.zeros((40, 56), np.uint8), 2: np.zeros((100, 72), np.uint8)}
     for found in document["annotations"]:
-        drawn[found["image_id"]][mask_of(found)] = found["category_id"]
+        mask = drawn[found["image_id"]]
+        mask[covered(found["segmentation"], mask.shape)] = found["category_id"]
     assert np.array_equal(drawn[1], read_mask(tmp_path / "out/a.png"))
     assert np.array_equal(drawn[2], read_mask(tmp_path / "out/sub/b.png")) and drawn[2].any()
 

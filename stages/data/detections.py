@@ -34,13 +34,6 @@ def annotation(mask: NDArray[np.bool_], category: int, **more: Any) -> Record:
     return {"category_id": category, "segmentation": counts, **place, "iscrowd": 0, **more}
 
 
-def mask_of(found: Record) -> NDArray[np.bool_]:
-    """The mask (H,W) of an annotation."""
-    from pycocotools import mask as coder
-
-    return coder.decode(found["segmentation"]).astype(bool)
-
-
 def covered(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels (H,W) of COCO's `segmentation`: polygons together, or run lengths, compressed or not.
 

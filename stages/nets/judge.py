@@ -17,7 +17,7 @@ import torch
 
 from stages.core import processes, sharding
 from stages.core.files import read_json, write_json
-from stages.core.kernels import LabelCrf
+from stages.core.refinement import LabelCrf
 from stages.core.runtime import Runtime
 from stages.core.stage import Context
 from stages.data import memory

@@ -1,4 +1,4 @@
-"""Settings that several stages share: of a dense CRF on hard labels, and of IRN's random walk."""
+"""Settings that the stages of refinement share: of a dense CRF on hard labels, and of IRN's random walk."""
 
 from __future__ import annotations
 
