@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +52,19 @@ def _fold(counts: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
     known = counts[:n_classes, :n_classes].copy()
     known[:, 0] += counts[:n_classes, VOID]
     if known.sum() + counts[VOID].sum() != counts.sum():
-        _report_stray(counts, n_classes)
+        raise _first_stray(counts, n_classes)
     return known
 
 
-def _report_stray(counts: NDArray[np.int64], n_classes: int) -> NoReturn:
-    """Raise the StageError that names the first label that is neither a class nor void."""
+def _first_stray(counts: NDArray[np.int64], n_classes: int) -> StageError:
+    """The error that names the first label that is neither a class nor void, in masks before predictions."""
     kind, axis = ("mask", 1) if counts[n_classes:VOID].any() else ("prediction", 0)
-    stray = n_classes + int(np.nonzero(counts[:VOID].sum(axis)[n_classes:VOID])[0][0])
-    raise StageError(
-        f"A {kind} holds label {stray}",
+    return _stray(kind, n_classes + int(np.nonzero(counts[:VOID].sum(axis)[n_classes:VOID])[0][0]), n_classes)
+
+
+def _stray(kind: str, label: int, n_classes: int) -> StageError:
+    return StageError(
+        f"A {kind} holds label {label}",
         f"the dataset has labels 0 to {n_classes - 1} and 255 for void",
         "Check the class list and the masks",
     )
@@ -187,12 +190,7 @@ class ThresholdSweep:
         result = above[:, :VOID].copy()
         result[..., 0] += self._counts.sum(0)[:VOID].sum(-1) - above[:, :VOID].sum(-1)
         if result[:, self.n_classes :].any():
-            stray = self.n_classes + int(np.nonzero(result[:, self.n_classes :])[1].min())
-            raise StageError(
-                f"A mask holds label {stray}",
-                f"the dataset has labels 0 to {self.n_classes - 1} and 255 for void",
-                "Check the class list and the masks",
-            )
+            raise _stray("mask", self.n_classes + int(np.nonzero(result[:, self.n_classes :])[1].min()), self.n_classes)
         return result[:, : self.n_classes]
 
     def oracle(self, classes: Sequence[int] | None = None) -> tuple[float, Confusion]:

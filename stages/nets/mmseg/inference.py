@@ -50,7 +50,7 @@ def own_grid(net: EncoderDecoder) -> bool:
 def look(net: EncoderDecoder, images: Tensor) -> Tensor:
     """Normalised images (B,3,H,W) → logits (B,C,h,w), on the network's own grid where it has one, else at stride QUARTER."""
     if isinstance(net, MultiScaleEncoderDecoder):
-        return EncoderDecoder._forward(net, images)
+        return EncoderDecoder._forward(net, images)  # at one scale, where its own takes the maximum over several
     if own_grid(net):
         return net._forward(images)
     size = torch.Size(-(-side // QUARTER) for side in images.shape[-2:])

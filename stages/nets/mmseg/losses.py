@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mmseg.registry import MODELS
@@ -17,6 +18,7 @@ class _PixelLoss(nn.Module):
     """The call that mmsegmentation's heads make; pixel weights come from its samplers, which ours has not."""
 
     loss_name = "loss_ce"
+    formula: Callable[[Tensor, Tensor, int], Tensor]  # logits (B,C,h,w), labels (B,h,w), label of void → scalar
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
@@ -28,21 +30,16 @@ class _PixelLoss(nn.Module):
             raise ValueError(f"{type(self).__name__} takes no pixel weights")
         return self.loss_weight * self.formula(pred.float(), target, ignore_index)
 
-    def formula(self, logits: Tensor, labels: Tensor, void: int) -> Tensor:
-        raise NotImplementedError
-
 
 @MODELS.register_module()
 class PlainCrossEntropy(_PixelLoss):
     """Mean over all labelled pixels."""
 
-    def formula(self, logits: Tensor, labels: Tensor, void: int) -> Tensor:
-        return cross_entropy(logits, labels, void)
+    formula = staticmethod(cross_entropy)
 
 
 @MODELS.register_module()
 class BalancedCrossEntropy(_PixelLoss):
     """Background and foreground pixels averaged apart, then added."""
 
-    def formula(self, logits: Tensor, labels: Tensor, void: int) -> Tensor:
-        return balanced_cross_entropy(logits, labels, void)
+    formula = staticmethod(balanced_cross_entropy)

@@ -78,7 +78,8 @@ def train(
     crops = Crops(settings.network.crop, settings.crop_scales)
     pairs = PairDataset(material, crops, settings.seed, settings.network.classes)
     batches = loader(pairs, order, settings.workers, place.pin_memory)
-    runner = _runner(settings, net.to(place.device), batches, around, begin, work_dir, place)
+    net.to(place.device)
+    runner = _runner(settings, net, batches, around, begin, work_dir, place)
     with _too_few_images():
         runner.train()
     if is_main_process():
