@@ -120,7 +120,7 @@ class Scene:
         command = ("run", str(self.config), "--until", until) if until in PIPELINE else (COMMAND, str(self.config))
         words = (*command, "--run", str(self.place.run), "--set", f"runtime.workers={workers}", "-q")
         child = fork(self.home, *words, prepare=changed)
-        if not select.select([os.pidfd_open(child)], [], [], PATIENCE)[0]:
+        if not _ends(child, PATIENCE):
             os.kill(child, signal.SIGKILL)
             wait(child)
             return Ended(HUNG, "")
@@ -141,6 +141,12 @@ class Scene:
         damaged = manifests.verify(self.place.run / stage, lambda: None)
         left = [path.name for path in (self.place.run / stage).rglob(f".*{TEMPORARY}*")]
         return f"run again, {damaged or left} {'damaged' if damaged else 'left over'}" if damaged or left else ""
+
+
+def _ends(child: int, seconds: float) -> bool:
+    """Whether the process CHILD ends within SECONDS."""
+    with open(os.pidfd_open(child), "rb", buffering=0) as ended:
+        return bool(select.select([ended], [], [], seconds)[0])
 
 
 def _blank(self: Figure, fname: Any, *, transparent: bool | None = None, **settings: Any) -> None:
