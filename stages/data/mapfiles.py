@@ -29,7 +29,7 @@ ZIP = b"PK"  # an `.npz` begins with it
 IDS = ("keys", "classes")
 MAPS = ("high_res", "attn_highres", "highres", "maps", "cam")  # the finest first; `cam` is on IRN's grid of stride 4
 WAYS = "<id>.npy, <id>.npz, <id>_<class>.png or <class>/<id>.png"
-REDO = "Make the file again, or see the README for what is read"
+REDO = "Make the file again, or see docs/guide.md for what is read"
 
 
 class MapFile(NamedTuple):
