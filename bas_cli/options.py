@@ -17,7 +17,6 @@ from stages.core.errors import StageError
 
 if TYPE_CHECKING:
     from stages.actions.run import Run
-    from stages.core.stage import Reporter
 
 RUNS = Path("runs")
 LAST = RUNS / ".last"
@@ -123,12 +122,12 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def open_run(request: Request, names: Sequence[str] = ()) -> Run:
-    """The run that a command line means, with its configuration resolved. Raises StageError."""
+def open_run(request: Request, names: Sequence[str] = (), look: bool = False) -> Run:
+    """The run that a command line means, with its configuration resolved. LOOK: nothing is to be written. Raises StageError."""
     from stages.actions import configure
     from stages.actions.run import Run
 
-    request = photographs.configured(request)
+    request = photographs.configured(request, look)
     folder = run_folder(request)
     name = request.dataset or str(folder / "config.yaml")
     if request.dataset is None and not (folder / "config.yaml").exists():
@@ -140,7 +139,7 @@ def open_run(request: Request, names: Sequence[str] = ()) -> Run:
     if request.weights is not None:
         overrides |= weights_for(sections, request.weights, configure.plan(sections, names))
         sections = configure.resolve(name, request.assignments, overrides, former)
-    return Run(folder, sections)
+    return Run(folder, sections, look)
 
 
 def settings_alone(request: Request) -> Run:
@@ -184,14 +183,6 @@ def run_folder(request: Request) -> Path:
         raise StageError(
             "No run is named", "neither --run nor $BAS_RUN nor an earlier run here", "Start one with `bas run demo`"
         ) from None
-
-
-def remembering(run: Run) -> Reporter:
-    """The display of RUN, which is noted as the last one used as soon as there is something to show."""
-    from bas_cli.progress import Told
-
-    assert run.reporter is not None
-    return Told(run.reporter, lambda: remember(run.folder))
 
 
 def remember(folder: Path) -> None:

@@ -25,19 +25,32 @@ def folder_name(dataset: str) -> str:
     return Path(dataset).expanduser().resolve().name
 
 
-def configured(request: Request) -> Request:
+def configured(request: Request, look: bool = False) -> Request:
     """REQUEST as it is, or, where its dataset is a folder, with the configuration that was written for it now or before.
 
-    Raises StageError where the folder holds nothing that can be learnt from.
+    LOOK: one that is written now goes to a place that this process removes at its end. Raises StageError where the folder
+    holds nothing that can be learnt from.
     """
     from bas_cli import options
 
     if request.dataset is None or not is_folder(request.dataset):
         return request
     root, run = Path(request.dataset).expanduser().resolve(), options.run_folder(request)
+    place = run if not look or _stays(run, root) else _scratch()
     if not _stays(run, root):
-        _write(request, root, run)
-    return replace(request, dataset=str(run / CONFIG), run=run, data=root)
+        _write(request, root, run, place)
+    return replace(request, dataset=str(place / CONFIG), run=run, data=root)
+
+
+def _scratch() -> Path:
+    """An empty folder that lasts as long as this process."""
+    import atexit
+    import shutil
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="bas-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _stays(run: Path, root: Path) -> bool:
@@ -52,10 +65,12 @@ def _stays(run: Path, root: Path) -> bool:
     return data.get("root") == str(root) or any(begun_with(run / name) for name in PIPELINE)
 
 
-def _write(request: Request, root: Path, run: Path) -> None:
+def _write(request: Request, root: Path, run: Path, place: Path) -> None:
+    """Write the configuration of ROOT into the folder PLACE, that of the RUN if it is not only looked at, and tell of it."""
     from bas_cli import console
     from stages.actions.init_data import Wish, initialise
 
     labels = request.labels and request.labels.expanduser().absolute()
-    found = initialise(Wish(root, run / CONFIG, run / LISTS, LISTS, labels))
-    console.found_table(found, sys.stderr)
+    found = initialise(Wish(root, place / CONFIG, place / LISTS, LISTS if place == run else str(place / LISTS), labels))
+    later = {} if place == run else {"config": f"nothing yet: the run will write {run / CONFIG}"}
+    console.found_table(found | later, sys.stderr)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bas_cli.console import note
 from bas_cli.pace import Pace, words
 
 if TYPE_CHECKING:
-    from stages.core.stage import Meter, Reporter
+    from stages.core.stage import Reporter
 
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 
@@ -48,18 +48,6 @@ class _Line:
             self._shown = time.monotonic()
             parts = (f"  {self._label} {self._pace.count}/{self._total}", rate, self._pace.left(), words(values))
             note("  ".join(part for part in parts if part))
-
-
-class Told:
-    """Another display, and a call as soon as the first work is to be shown: what is refused before has begun nothing."""
-
-    def __init__(self, shown: Reporter, begun: Callable[[], object]) -> None:
-        self._shown, self._begun = shown, begun
-
-    def track(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Meter]:
-        """Tell, then show."""
-        self._begun()
-        return self._shown.track(label, total, done)
 
 
 def reporter(quiet: bool) -> Reporter:

@@ -224,8 +224,8 @@ def test_a_dry_run_does_nothing(bas: Command, config: Path, tmp_path: Path):
     for dataset in (str(config), "demo"):
         shown = bas("run", dataset, "--dry-run")
         assert shown.code == 0 and len(shown.out.splitlines()) == 2 + len(PIPELINE) and "not run yet" in shown.out
-    shown = bas("run", "demo", "--from", "irn_labels", "--until", "irn_masks", "--dry-run", "--json")
-    assert [stage["name"] for stage in shown.json["stages"]] == ["irn_labels", "irn_train", "irn_masks"]
+    shown = bas("run", "demo", "--until", "irn_labels", "--dry-run", "--json")
+    assert [stage["name"] for stage in shown.json["stages"]] == ["seed_train", "seed_infer", "irn_labels"]
     assert not (tmp_path / "runs").exists()
 
 

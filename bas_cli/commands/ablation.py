@@ -33,7 +33,7 @@ def ablate(request: Request, manner: Manner, table: Name, seeds: Seeds = 3, repo
     from stages.actions import cells, tables
 
     wanted = tables.find(table)
-    run = options.open_run(request, TRAINED)
+    run = options.open_run(request, TRAINED, manner.dry_run)
     run.reporter = progress.reporter(manner.quiet)
     grid = cells.grid(run, table, wanted, seeds)
     if manner.dry_run:
@@ -61,7 +61,8 @@ def perform(run: Run, grid: Sequence[Cell], manner: Manner) -> None:
             console.note(f"cell {number} of {len(grid)}: {cell.run.folder}")
             cell.run.on_note = console.stage_note
         cell.run.on_warning = console.warn
-        for report, how in cells.execute(cell, run, options.remembering(run), manner.force):
+        cell.run.on_start = lambda: options.remember(run.folder)
+        for report, how in cells.execute(cell, run, progress.reporter(manner.quiet), manner.force):
             options.remember(run.folder)
             if not manner.quiet:
                 console.stage_note(f"{report.name}: {HOW[how]}   {numbers.headline(report.metrics, cell.run.refined)}")
@@ -71,6 +72,7 @@ def show_plan(run: Run, grid: Sequence[Cell], manner: Manner) -> None:
     """What the grid would take, stage by stage of every cell, as a table or a document on stdout."""
     from stages.actions import estimate
 
+    run.require_place()
     data = estimate.facts(run)
     rows, stages = [], []
     for cell in grid:

@@ -75,8 +75,8 @@ def between(first: str, until: str) -> list[str]:
 
 def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
     """Run stages in order and show what was done."""
-    run = options.open_run(request, names)
-    run.reporter = progress.reporter(manner.quiet)
+    run = options.open_run(request, names, manner.dry_run)
+    run.reporter = reporter = progress.reporter(manner.quiet)
     names = [run.canonical(name) for name in names]
     run.check(names)
     if manner.dry_run:
@@ -86,7 +86,8 @@ def perform(request: Request, manner: Manner, names: Sequence[str]) -> None:
         console.note(f"run folder {run.folder}")
         run.on_note = console.stage_note
     run.on_warning = console.warn
-    for report, ran in run.execute(names, options.remembering(run), manner.force):
+    run.on_start = lambda: options.remember(run.folder)
+    for report, ran in run.execute(names, reporter, manner.force):
         options.remember(run.folder)
         if not manner.quiet:
             console.stage_note(f"{report.name}: {_finished(report, ran)}   {numbers.headline(report.metrics, run.refined)}")
@@ -123,8 +124,9 @@ def show_plan(run: Run, names: Sequence[str], manner: Manner) -> None:
     """What the stages NAMES would take, as a table or a document on stdout."""
     from stages.actions import estimate
 
+    run.require_place()
     stages = estimate.plan(run, names, manner.force)
-    run.rehearse([one.report.name for one in stages if one.report.state != "done" or manner.force])
+    run.require([one.report.name for one in stages], [one.report.name for one in stages if one.due])
     rows, total = [one.row() for one in stages], estimate.rounded(estimate.total(stages))
     if manner.as_json:
         console.document({"run": str(run.folder), "stages": rows, "total": total})

@@ -27,7 +27,9 @@ SHOWN = tuple(step / 20 for step in range(1, 20))  # thresholds that have a row;
 
 def status(run: options.RunDir = None, as_json: options.Json = False) -> None:
     """What is done, stale (and why) or missing."""
-    show_status(options.open_run(Request(run=run)), None, as_json)
+    opened = options.open_run(Request(run=run), look=True)
+    show_status(opened, None, as_json)
+    opened.hashes.save()
 
 
 def show_status(run: Run, names: Sequence[str] | None, as_json: bool) -> None:

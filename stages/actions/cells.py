@@ -63,7 +63,7 @@ def grid(base: Run, name: str, table: Table, seeds: int) -> list[Cell]:
     first = vars(base.sections["runtime"])["seed"]
     folder = base.folder / FOLDER / name
     return [
-        Cell(seed, key, tuple(rows), Run(folder / f"seed{seed}" / key, _sections(base, configured, rows, seed)))
+        Cell(seed, key, tuple(rows), Run(folder / f"seed{seed}" / key, _sections(base, configured, rows, seed), base.look))
         for seed in range(first, first + seeds)
         for key, rows in variants.items()
     ]

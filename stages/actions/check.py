@@ -9,12 +9,13 @@ from typing import Any
 from stages import PIPELINE
 from stages.actions.configure import stage_module
 from stages.core import config as configuration
-from stages.core import networks
+from stages.core import lists, networks
 from stages.core import stage as contract
 from stages.core.config import Section
 from stages.core.errors import StageError
 from stages.core.runtime import Runtime
-from stages.data import sources
+from stages.data import demo, sources
+from stages.data.dataset import Generated
 
 FIRST = next(iter(PIPELINE))
 RECIPE = "segment_train"  # the section that every training of the segmentation network follows
@@ -48,6 +49,20 @@ def stages(sections: Sections, names: Sequence[str], folder: Path) -> None:
         contract.require_weights(sections[name])
         getattr(stage_module(name), "check", lambda _: None)(sections[name])  # a stage's own, where it has one
         _imports(name, sections, folder)
+
+
+def anew(name: str, names: Sequence[str], force: bool) -> bool:
+    """Whether FORCE makes a fresh stage anew where NAMES were asked for: an extra one that was not is kept."""
+    return force and (name in names or FIRST in names)
+
+
+def demo_lists(recipe: Generated | None, names: Sequence[str]) -> None:
+    """Raise StageError where the stages NAMES ask for a list that a dataset which is to be generated will not have."""
+    asked = [lists.list_of(name) for name in names] if recipe is not None else []
+    strange = next((name for name in asked if name not in (None, *demo.LISTS)), None)
+    if strange is not None:
+        known = ", ".join(demo.LISTS)
+        raise StageError(f"No image list '{strange}'", f"the generated images are in lists {known}", f"Name one of {known}")
 
 
 def _teaches(name: str) -> bool:

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stages.actions import check as checks
 from stages.actions.configure import plan as ordered
 from stages.actions.configure import stage_module
 from stages.actions.costs import MODELS, Cost, Facts, machine
 from stages.actions.run import Run
 from stages.actions.states import Report
 from stages.core import config as configuration
+from stages.core import lists
 from stages.core import stage as contract
 from stages.core.errors import StageError
 from stages.core.limits import cores
@@ -31,6 +33,11 @@ class Planned:
     report: Report
     cost: Cost | None
     source: str | None
+
+    @property
+    def due(self) -> bool:
+        """Whether it would be run."""
+        return self.cost != Cost()
 
     def row(self) -> dict[str, Any]:
         """As plain values."""
@@ -57,13 +64,17 @@ def plan(run: Run, names: Sequence[str], force: bool, data: Facts | None = None)
     data = data or facts(run)
     known = {report.name: report for report in run.reports()}
     reports = [known[name] if name in known else run.report(name) for name in ordered(run.sections, names)]
-    return [Planned(r, Cost(), None) if r.state == "done" and not force else _planned(run, r, data) for r in reports]
+    fresh = [report.state == "done" and not checks.anew(report.name, names, force) for report in reports]
+    return [Planned(r, Cost(), None) if kept else _planned(run, r, data) for r, kept in zip(reports, fresh, strict=True)]
 
 
 def _planned(run: Run, report: Report, data: Facts) -> Planned:
-    model = MODELS.get(report.name)
+    stage, asked = lists.stage_of(report.name), lists.list_of(report.name)
+    model = MODELS.get(stage)
     if model is None:
         return Planned(report, None, None)
+    if asked is not None:  # in place of the list that it reads else
+        data = replace(data, images={**data.images, stage_module(stage).READS[0]: _count(run, asked)})
     gpu = run.runtime.expects_gpu
     here = machine(gpu, run.runtime.config.threads or cores(), run.runtime.workers)
     cost = model(run.sections, data, here)
@@ -78,12 +89,18 @@ def _planned(run: Run, report: Report, data: Facts) -> Planned:
 
 def _former(run: Run, name: str, manifest: Mapping[str, Any], data: Facts) -> tuple[dict[str, Any], Facts] | None:
     """Settings and counts that MANIFEST tells of; None where they are not of a kind that is known today."""
-    images, stage = manifest["notes"].get("images"), stage_module(name)
+    images, stage, own = manifest["notes"].get("images"), stage_module(name), lists.stage_of(name)
     try:
-        section = configuration.validate(stage.Config, manifest["fingerprint"]["config"][name], name)
+        section = configuration.validate(stage.Config, manifest["fingerprint"]["config"][own], own)
     except StageError:
         return None
-    return {**run.sections, name: section}, replace(data, images={**data.images, stage.READS[0]: images}) if images else data
+    return {**run.sections, own: section}, replace(data, images={**data.images, stage.READS[0]: images}) if images else data
+
+
+def _count(run: Run, name: str) -> int:
+    """How many images the list NAME has; of a demo as many as it would be generated with."""
+    made = run.recipe
+    return len(run.dataset.split(name)) if made is None else made.plain()[name]
 
 
 def facts(run: Run) -> Facts:

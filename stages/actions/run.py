@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from stages import EXTRAS, PIPELINE
 from stages.actions import check as checks
+from stages.actions import run_folder
 from stages.actions.configure import EvalConfig, RefineConfig, plan, saved, stage_module
-from stages.actions.states import LOCK, Report, Still, at_work
+from stages.actions.states import Report, Still, at_work, with_beginning
 from stages.core import lists
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import S, Section
 from stages.core.errors import StageError
-from stages.core.files import TEMPORARY, HashCache, own, write_text
+from stages.core.files import HashCache, write_text
 from stages.core.log import Tell, open_log
 from stages.data import dataset as datasets
 
@@ -27,16 +28,17 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One run directory with its configuration."""
+    """One run directory with its configuration. LOOK: images that would have to be generated are not, no hash is kept."""
 
-    def __init__(self, folder: Path, resolved: Mapping[str, Section]) -> None:
-        self.folder, self.sections = folder, dict(resolved)
+    def __init__(self, folder: Path, resolved: Mapping[str, Section], look: bool = False) -> None:
+        self.folder, self.sections, self.look = folder, dict(resolved), look
         self.runtime = runtimes.Runtime(self._section("runtime", runtimes.Config))
         self._dataset: datasets.Dataset | None = None
         self.hashes = HashCache(folder / "hashes.json")
         self._hold: IO[str] | None = None
         self.on_warning: Tell = lambda message: None
         self.on_note: Tell = lambda message: None
+        self.on_start: Callable[[], object] = lambda: None  # nothing is refused any more, and work begins
         self.reporter: contract.Reporter | None = None  # shows the generation of the demo
 
     def _section(self, name: str, kind: type[S]) -> S:
@@ -71,9 +73,12 @@ class Run:
 
     @property
     def dataset(self) -> datasets.Dataset:
-        """The dataset, opened once."""
+        """The dataset, opened once. Raises StageError where it is only looked at and has to be generated."""
         if self._dataset is None:
-            self._dataset = datasets.open_dataset(self._section("data", datasets.Config), self.folder, self._watch)
+            config = self._section("data", datasets.Config)
+            if self.look:
+                datasets.require_generated(config, self.folder)
+            self._dataset = datasets.open_dataset(config, self.folder, self._watch)
             checks.subset(self._section("eval", EvalConfig).subset, len(self._dataset.classes))
         return self._dataset
 
@@ -95,6 +100,7 @@ class Run:
         names = plan(self.sections, names)
         stages = [lists.stage_of(name) for name in names]
         checks.stages(self.sections, stages, self.folder)
+        checks.demo_lists(self.recipe, names)
         if self.recipe is None:
             for role in dict.fromkeys(role for name in names for role in lists.read_by(stage_module(name), name)):
                 self.dataset.split(role)
@@ -104,6 +110,13 @@ class Run:
         """Raise StageError where the device, a trunk or initial weights that the stages NAMES are to use cannot be used."""
         checks.rehearse(self.sections, [lists.stage_of(name) for name in names], self.runtime)
 
+    def require(self, planned: Sequence[str], due: Sequence[str]) -> None:
+        """Raise StageError where `execute` would refuse to run the stages DUE of those PLANNED; nothing is run."""
+        if due:
+            self.rehearse(planned[planned.index(due[0]) :])
+        for number, name in enumerate(due):
+            contract.require_inputs(stage_module(name), self.section(name), self.folder, due[:number])
+
     def begin(self) -> logging.Logger:
         """Make the folder, hold it, keep the configuration in it and open the log.
 
@@ -111,32 +124,19 @@ class Run:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
-        self._tidy()
+        run_folder.tidy(self.folder)
         self.save_config()
         return open_log(self.folder, self.on_warning, self.on_note)
 
-    def _tidy(self) -> None:
-        """Remove half-written files that a kill left beside stages and in them; into folders of images stages look themselves."""
-        for path in (*self.folder.glob(f".*{TEMPORARY}*"), *self.folder.glob(f"*/.*{TEMPORARY}*")):
-            if path.is_file():
-                path.unlink(missing_ok=True)
-
     def hold(self) -> None:
         """Keep other processes out of the folder as long as this one lives. Raises StageError where another works in it."""
-        try:
-            self._hold = self._hold or own(self.folder / LOCK)
-        except BlockingIOError as fault:
-            raise StageError(
-                f"Run folder {self.folder} is in use", str(fault.strerror), "Wait for it to end, or choose another with --run DIR"
-            ) from fault
+        self._hold = self._hold or run_folder.hold(self.folder)
 
-    def save_config(self) -> None:
-        """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
-        import yaml
-
-        values = {name: section.plain() for name, section in self.sections.items()}
-        path, old = self.folder / "config.yaml", saved(self.folder).get("data") or {}
-        reader, root = (key in old and old[key] != values["data"][key] for key in ("reader", "root"))
+    def require_place(self) -> None:
+        """Raise StageError where the folder holds a run of another dataset, OSError where it cannot be written into."""
+        run_folder.require_room(self.folder)
+        now, old = self.sections["data"].plain(), saved(self.folder).get("data") or {}
+        reader, root = (key in old and old[key] != now[key] for key in ("reader", "root"))
         begun = any(contract.begun_with(self.folder / name) for name in (*PIPELINE, *EXTRAS))
         if begun and (reader or (root and self._other_images())):
             raise StageError(
@@ -144,7 +144,14 @@ class Run:
                 f"it holds a run on {old.get('root') or old.get('reader')}",
                 "Choose another folder with --run DIR, or remove this one",
             )
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+    def save_config(self) -> None:
+        """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
+        import yaml
+
+        self.require_place()
+        values = {name: section.plain() for name, section in self.sections.items()}
+        path, text = self.folder / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
@@ -199,8 +206,9 @@ class Run:
             if row.state != "done":
                 behind[name] = row.state
             rows.append(row)
-        self.hashes.save()
-        return rows
+        if not self.look:
+            self.hashes.save()
+        return with_beginning(rows, self._at_work)
 
     def _row(self, name: str, still: Still) -> Report:
         """The report on a stage; where its inputs cannot even be compared, it is stale for that reason."""
@@ -222,14 +230,16 @@ class Run:
         for name in planned:
             kept = rows.get(name)
             before = kept if kept is not None and kept.state == "done" else self.report(name, still)
-            anew = force and (name in names or checks.FIRST in names)  # an extra stage that was not asked for is not made anew
+            anew = checks.anew(name, names, force)
             if before.state == "done" and not anew:
                 yield rows.get(name, before), False
                 continue
             if untried:
                 self.rehearse(planned[planned.index(name) :])
-                untried = False
             contract.require_inputs(stage_module(name), self.section(name), self.folder)  # before the demo is generated
+            if untried:
+                self.on_start()
+                untried = False
             self._warn(name, rows, log)
             log.info(self.runtime.describe())
             contract.execute(stage_module(name), self.section(name), self.context(name, reporter, log), self.wanted(name), anew)

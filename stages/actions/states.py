@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import EXTRAS, PIPELINE
 from stages.core import clock, lists
 from stages.core.files import HashCache, held
+from stages.data import demo
+from stages.data.dataset import generated_root
 
 if TYPE_CHECKING:
     from stages.data.dataset import Dataset
@@ -56,9 +58,24 @@ class Still:
 
 
 def at_work(folder: Path) -> tuple[str, str]:
-    """The stage that another process works at in a run's FOLDER and since when, in words; two empty words where none does."""
+    """The stage that another process works at in a run's FOLDER and since when, in words; two empty words where none does.
+
+    Before it has begun a stage, no name, and what it does.
+    """
+    if not held(folder / LOCK):
+        return "", ""
     begun = {name: clock.since(folder / name) or 0.0 for name in (*PIPELINE, *EXTRAS, *lists.found(folder))}
     name = max(begun, key=lambda name: begun[name])
-    if not begun[name] or not held(folder / LOCK):
-        return "", ""
-    return name, f"running since {time.strftime('%Y-%m-%d %H:%M', time.localtime(begun[name]))}"
+    if begun[name]:
+        return name, f"running since {time.strftime('%Y-%m-%d %H:%M', time.localtime(begun[name]))}"
+    made = demo.is_half_made(generated_root(folder))
+    return "", "about to start: its images are being generated" if made else "about to start: another process is at work here"
+
+
+def with_beginning(rows: list[Report], at_work: tuple[str, str]) -> list[Report]:
+    """ROWS; where another process is AT_WORK and has begun no stage yet, the first that is missing says so."""
+    stage, words = at_work
+    first = next((index for index, row in enumerate(rows) if row.state == "missing"), None)
+    if words and not stage and first is not None:
+        rows[first] = replace(rows[first], why=words)
+    return rows

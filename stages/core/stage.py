@@ -8,7 +8,7 @@ stage; freshness is by content: configuration, input manifests, images and label
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,10 +200,10 @@ def brought(name: str) -> str | None:
     return command and f"{command} DIR --name {Path(name).name}"
 
 
-def require_inputs(stage: ModuleType, section: Section, run_dir: Path) -> None:
-    """Raise StageError when an earlier stage or an import that this one reads is not complete."""
+def require_inputs(stage: ModuleType, section: Section, run_dir: Path, coming: Collection[str] = ()) -> None:
+    """Raise StageError when an earlier stage or an import that this one reads is neither complete nor COMING before it."""
     for need in needs(stage, section):
-        if read_manifest(run_dir / need) is None:
+        if need not in coming and read_manifest(run_dir / need) is None:
             raise StageError(
                 f"Cannot run {stage.__name__.rsplit('.', 1)[-1]}",
                 f"its input {need} is not there in {run_dir}",

@@ -199,6 +199,17 @@ def generated_root(run_dir: Path) -> Path:
     return run_dir / "data"
 
 
+def require_generated(config: Config, run_dir: Path) -> None:
+    """Raise StageError where images would have to be generated before the dataset can be opened."""
+    wanted = config.recipe
+    if wanted is None:
+        return
+    from stages.data import demo
+
+    if not demo.is_there(generated_root(run_dir), **wanted.plain()):
+        raise StageError("The images have to be generated", "those of these settings are not there", "`bas run` generates them")
+
+
 def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]], Iterable[str]] = iter) -> Dataset:
     """Open the configured dataset; the demo is generated into the run's folder first, seen by WATCH. Raises StageError."""
     wanted = config.recipe

@@ -15,6 +15,8 @@ from stages.core.files import write_atomic, write_text
 
 LAYOUT = "voc"  # the reader of what is generated
 CLASSES = ("background", "zebra", "leopard", "fox", "panda", "mandrill")
+LISTS = ("train", "val")
+DONE, BEGUN = "generated.txt", "generating.txt"  # what a dataset was made of, or is being made of
 FOLDERS = ("JPEGImages", "SegmentationClass", "SegmentationObject")
 
 
@@ -29,8 +31,7 @@ def generate(
     Every scene depends on SEED and its own number alone. WATCH passes the names on and may show how far it is. Scenes
     that are there already are kept, the marker is written last, and a second call with the same numbers returns at once.
     """
-    recipe = f"version 2, train {train}, val {val}, size {size}, seed {seed}{', herds' if herds else ''}\n"
-    done, begun = root / "generated.txt", root / "generating.txt"
+    recipe, done, begun = _recipe(train, val, size, seed, herds), root / DONE, root / BEGUN
     if _says(done, recipe):
         return root
     keep = _says(begun, recipe)  # else whatever lies here is another recipe's
@@ -40,12 +41,26 @@ def generate(
     names = [f"demo_{index:05d}" for index in range(train + val)]
     labels = [_write_scene(root, name, (size, seed, index, herds), keep) for index, name in enumerate(watch(names))]
     lists = root / "ImageSets" / "Segmentation"
-    write_text(lists / "train.txt", _lines(names[:train]))
-    write_text(lists / "val.txt", _lines(names[train:]))
+    for name, some in zip(LISTS, (names[:train], names[train:]), strict=True):
+        write_text(lists / f"{name}.txt", _lines(some))
     write_text(root / "image_labels.txt", _lines([f"{n} {label}" for n, label in zip(names, labels, strict=True)]))
     write_text(root / "classes.txt", _lines(CLASSES))
     write_text(done, recipe)
     return root
+
+
+def is_there(root: Path, train: int, val: int, size: int, seed: int, herds: bool) -> bool:
+    """Whether a dataset of these numbers lies whole under ROOT."""
+    return _says(root / DONE, _recipe(train, val, size, seed, herds))
+
+
+def is_half_made(root: Path) -> bool:
+    """Whether a generation under ROOT is under way, or was left so."""
+    return (root / BEGUN).is_file() and not (root / DONE).is_file()
+
+
+def _recipe(train: int, val: int, size: int, seed: int, herds: bool) -> str:
+    return f"version 2, train {train}, val {val}, size {size}, seed {seed}{', herds' if herds else ''}\n"
 
 
 def _says(path: Path, text: str) -> bool:
