@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 Metrics = Mapping[str, float]
 Kinds = dict[str, dict[str, float]]  # kind → metric → value
 CLASS_COLUMNS = 6
+MARK = "to IRN"  # beside the source that is refined
+LEGEND = {  # kinds whose names do not say all
+    "oracle": "the threshold that is best on true masks, for comparison alone",
+    "fixed": "the configured threshold",
+    "image-specific": "a threshold of each image's own, found without true masks",
+    "better": "of each image the seed or the mask, whichever looks better by signs that need no true mask",
+    "combined": "the signs together; right: in how many percent of the cases they prefer what true masks prefer",
+    "plain": "the network alone",
+    "crf": "and a dense CRF after it",
+}
 METRICS_IN_A_CELL = 2  # of a source with more, every kind is a line and every metric a column
 
 
@@ -64,6 +74,15 @@ def stage_tables(stages: Mapping[str, Metrics], refined: str) -> Iterator[Table]
             yield _kind_table(f"{stage}: {name} (percent, but losses as they are, and cases counted)", sources[name])
 
 
+def legend(stages: Mapping[str, Metrics], refined: str) -> Iterator[str]:
+    """What the names in the tables of `stage_tables` mean, a line each."""
+    found = [(name, kind) for metrics in stages.values() for name, kinds in by_source(metrics).items() for kind in kinds]
+    if any(name.endswith(f"/{refined}") for name, _ in found):
+        yield f"{MARK:<14}  the source of seeds that IRN reads and refines (refine.seed)"
+    kinds = {kind for _, kind in found}
+    yield from (f"{kind:<14}  {words}" for kind, words in LEGEND.items() if kind in kinds)
+
+
 def _loss_table(stages: Mapping[str, Metrics]) -> Table:
     shown = console.table("losses at the end of training", "stage", "", words=2)
     for stage, metrics in stages.items():
@@ -72,13 +91,13 @@ def _loss_table(stages: Mapping[str, Metrics]) -> Table:
 
 
 def _source_table(stage: str, sources: Mapping[str, Kinds], refined: str) -> Table:
-    """Lines of sources, columns of kinds; in a cell the means, and the one threshold that gave them."""
+    """Lines of sources, that which IRN reads marked, columns of kinds; in a cell the means, and the threshold that gave them."""
     kinds = list(dict.fromkeys(kind for found in sources.values() for kind in found))
     names = list(dict.fromkeys(name for found in sources.values() for name in _metrics(found)))
     at = " @ threshold" if any("threshold" in values for found in sources.values() for values in found.values()) else ""
     shown = console.table(f"{stage}: " + f"{' / '.join(names)} in percent{at}".lstrip(), "source", *kinds)
     for source, found in sources.items():
-        mark = "  (refined)" if len(sources) > 1 and source.partition("/")[2] == refined else ""
+        mark = f"  ({MARK})" if len(sources) > 1 and source.partition("/")[2] == refined else ""
         shown.add_row(source + mark, *(_cell(found.get(kind, {}), names) for kind in kinds))
     return shown
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 
 import configs
 from stages import seed_train
 from stages.actions import configure
 from stages.actions.run import Run
-from stages.core import config
+from stages.core import config, published
 from stages.core.config import Field, Section, validate
 from stages.core.errors import StageError
 from stages.core.log import ALOUD, open_log
@@ -189,10 +191,48 @@ def test_absent_weights_of_a_later_stage_are_refused_at_once(tmp_path):
     assert not run.folder.exists()
 
 
-def test_the_trunks_are_those_that_are_built():
-    from stages.nets.backbones import TRUNKS
+def test_the_trunks_are_those_that_are_built_and_their_weights_torchvisions():
+    from torchvision.models import get_weight
 
-    assert {name: tuple(row.weights) for name, row in TRUNKS.items()} == config.TRUNKS
+    from stages.nets import backbones
+
+    assert set(backbones.TRUNKS) == set(published.TRUNKS)
+    for name, source, weights in (
+        ("resnet18", "imagenet", "ResNet18_Weights.IMAGENET1K_V1"),
+        ("resnet50", "imagenet", "ResNet50_Weights.IMAGENET1K_V1"),
+        ("resnet50", "coco", "DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"),
+        ("resnet101", "imagenet", "ResNet101_Weights.IMAGENET1K_V1"),
+        ("resnet101", "coco", "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1"),
+        ("mobilenet_v2", "imagenet", "MobileNet_V2_Weights.IMAGENET1K_V1"),
+    ):
+        assert published.TRUNKS[name][source] == get_weight(weights).url
+
+
+@pytest.mark.parametrize("variables", [{"TORCH_HOME": "a"}, {"XDG_CACHE_HOME": "b"}, {}])
+def test_weights_are_kept_where_torch_keeps_them(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]):
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert published.kept("https://x/y.pth") == Path(torch.hub.get_dir()) / "checkpoints/y.pth"
+
+
+def test_weights_that_are_not_kept_and_cannot_be_fetched_are_refused_before_any_stage(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nothing answers
+    (root := tmp_path / "data").mkdir()
+    settings = configure.resolve("voc_small", [f"data.root={root}", "runtime.device=cpu"])
+    words = r"No weights mobilenet_v2-b0353104\.pth: they are not in .*torch/hub/checkpoints, and cannot be fetched from download"
+    with pytest.raises(StageError, match=words) as fault:
+        Run(tmp_path / "run", settings).rehearse(["seed_train"])
+    assert "\n" not in str(fault.value) and "--weights FILE" in str(fault.value)
+    look = Run(tmp_path / "run", settings, look=True)
+    look.rehearse(["seed_train"])
+    assert look.to_fetch(["seed_train", "irn_train", "irn_masks"]) == [published.TRUNKS["mobilenet_v2"]["imagenet"]]
+    kept = tmp_path / "torch/hub/checkpoints/mobilenet_v2-b0353104.pth"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    Run(tmp_path / "run", settings).rehearse(["seed_train", "irn_train"])
 
 
 def test_any_of_timms_names_passes_until_it_is_used():

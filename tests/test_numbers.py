@@ -39,11 +39,19 @@ def test_a_stage_is_a_table_a_source_a_line_a_kind_a_column():
     assert seeds.title == "seed_infer: mIoU-6 / mIoU in percent @ threshold"
     assert [column.header for column in seeds.columns] == ["source", "oracle", "fixed", "image-specific"]
     assert cells(seeds) == [
-        ["train/bas  (refined)", "train/sum"],
+        ["train/bas  (to IRN)", "train/sum"],
         ["60.0 / 50.0 @ 0.40", "61.0 / 51.0 @ 0.50"],
         ["57.0 / 48.0 @ 0.30", "–"],
         ["–", "41.0 / 40.0"],
     ]
+
+
+def test_the_legend_explains_the_names_that_are_shown():
+    assert list(numbers.legend({"seed_train": {"train/loss/total": 1.5}}, "bas")) == []
+    names = [line.split("  ")[0] for line in numbers.legend({"seed_infer": SEEDS}, "bas")]
+    assert names == ["to IRN", "oracle", "fixed", "image-specific"]
+    chosen = {"mask_choice": {"train/compared/better/mIoU": 1.0, "train/signs/combined/right": 2.0}}
+    assert [line.split("  ")[0] for line in numbers.legend(chosen, "bas")] == ["better", "combined"]
 
 
 def test_shares_are_a_table_too():

@@ -55,8 +55,15 @@ def check(
 def _summary(report: Report) -> None:
     census, images = report.census, len(report.census.entries)
     lists = ", ".join(f"{name} {len(census.of(role))}" for name, role in _distinct(report).items())
-    verdict = "nothing that would spoil a training" if report.sound else "a training would fail or be misled"
-    console.lines([f"{images} images{f' ({lists})' if lists else ''}, {len(report.masks)} masks: {verdict}"])
+    console.lines([f"{images} images{f' ({lists})' if lists else ''}, {len(report.masks)} masks: {_verdict(report)}"])
+
+
+def _verdict(report: Report) -> str:
+    """What the findings mean for a training, in one clause."""
+    if not report.sound:
+        return "a training would fail or be misled"
+    doubtful = [finding.kind for finding in report.findings if finding.severity == "warning"]
+    return f"can be trained on, but look at: {', '.join(doubtful)}" if doubtful else "nothing that would spoil a training"
 
 
 def _distinct(report: Report) -> dict[str, str]:

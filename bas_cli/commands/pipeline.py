@@ -126,7 +126,10 @@ def show_plan(run: Run, names: Sequence[str], manner: Manner) -> None:
 
     run.require_place()
     stages = estimate.plan(run, names, manner.force)
-    run.require([one.report.name for one in stages], [one.report.name for one in stages if one.due])
+    due = [one.report.name for one in stages if one.due]
+    run.require([one.report.name for one in stages], due)
+    for address in run.to_fetch(due):
+        console.note(f"not on this machine, and fetched at the beginning unless --weights names a file: {address}")
     rows, total = [one.row() for one in stages], estimate.rounded(estimate.total(stages))
     if manner.as_json:
         console.document({"run": str(run.folder), "stages": rows, "total": total})

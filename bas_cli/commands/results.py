@@ -13,6 +13,7 @@ from bas_cli.options import Request
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from stages.actions.evaluate import Collected
     from stages.actions.run import Run
 
 Curves = Annotated[bool, typer.Option("--curves", help="The whole threshold curves, and precision and recall by class.")]
@@ -81,13 +82,18 @@ def evaluate(
     console.show(numbers.stage_tables(found.metrics, opened.refined))
     if classes:
         console.show(numbers.class_tables(found.classes))
-    elif found.classes and not quiet:
-        console.note(
-            "IoU by class: --classes; threshold curves, precision and recall: --curves; classes taken for others: --confusion"
-        )
-    if not quiet and SCORED & set(found.metrics) and not any("/mIoU" in key for keys in found.metrics.values() for key in keys):
-        console.note("nothing is scored: no true masks are there for all images of the scored list (data.score) or of data.val")
+    for words in [] if quiet else _notes(found, opened.refined, classes):
+        console.note(words)
     _state(supervision(opened))
+
+
+def _notes(found: Collected, refined: str, classes: bool) -> Iterator[str]:
+    """What the names in the tables mean, where more is to be had, and why there may be no scores."""
+    yield from numbers.legend(found.metrics, refined)
+    if found.classes and not classes:
+        yield "IoU by class: --classes; threshold curves, precision and recall: --curves; classes taken for others: --confusion"
+    if SCORED & set(found.metrics) and not any("/mIoU" in key for keys in found.metrics.values() for key in keys):
+        yield "nothing is scored: no true masks are there for all images of the scored list (data.score) or of data.val"
 
 
 def _show_confusions(matrices: Mapping[str, Any], as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from stages import PIPELINE
 from stages.actions.configure import stage_module
 from stages.core import config as configuration
-from stages.core import lists, networks
+from stages.core import lists, networks, published
 from stages.core import stage as contract
 from stages.core.config import Section
 from stages.core.errors import StageError
@@ -147,30 +147,46 @@ def leak(sections: Sections, names: Sequence[str], classes: Sequence[str]) -> No
         )
 
 
-def rehearse(sections: Sections, names: Sequence[str], runtime: Runtime) -> None:
-    """Raise StageError, in the words of the stage that would, where the device is absent, initial weights do not fit, or a
-    network of mmsegmentation cannot be trained.
+def to_fetch(sections: Sections, names: Sequence[str]) -> list[str]:
+    """The addresses of the published weights that the stages NAMES start from and that are not kept on this machine."""
+    known = [published.TRUNKS.get(trunk, {}).get(weights) for trunk, weights in _trunks(sections, names)]
+    return [address for address in known if address is not None and not published.kept(address).is_file()]
+
+
+def rehearse(sections: Sections, names: Sequence[str], runtime: Runtime, look: bool) -> None:
+    """Raise StageError, in the words of the stage that would, where the device is absent, initial weights do not fit or, unless
+    this is only a LOOK, cannot be fetched, or a network of mmsegmentation cannot be trained.
 
     Imports torch only where that can be: for a device or precision that is asked for, timm's trunks, networks that bring
     their own, and weights beyond the published ones that every call knows of.
     """
     if names and (runtime.config.device == "cuda" or runtime.config.precision == "16-mixed"):
         _ = runtime.device, runtime.precision
-    own = set() if networks.takes_trunk(_network(sections)) else {name for name in names if _teaches(name)}
-    if own:
+    for address in [] if look else to_fetch(sections, names):
+        published.require(address)
+    if _with_own_trunk(sections, names):
         _try_network(_network(sections), vars(sections[RECIPE]))
-    rest = [sections[name] for name in names if name not in own]
+    for trunk, weights in _trunks(sections, names):
+        _try_trunk(trunk, weights)
+
+
+def _with_own_trunk(sections: Sections, names: Sequence[str]) -> set[str]:
+    """The stages of NAMES that train a network which brings its own trunk."""
+    return set() if networks.takes_trunk(_network(sections)) else {name for name in names if _teaches(name)}
+
+
+def _trunks(sections: Sections, names: Sequence[str]) -> dict[tuple[str, str], None]:
+    """The trunks of ours or timm's that the stages NAMES train, each with its initial weights."""
+    rest = [sections[name] for name in names if name not in _with_own_trunk(sections, names)]
     pairs = [(getattr(section, "backbone", None), getattr(section, "weights", "none")) for section in rest]
-    for trunk, weights in dict.fromkeys(pairs):
-        if trunk is not None:
-            _try_trunk(trunk, weights)
+    return {(trunk, weights): None for trunk, weights in pairs if trunk is not None}
 
 
 def _try_trunk(trunk: str, weights: str) -> None:
     """Build a trunk and fill it, unless it is one of ours and its weights are known to be there."""
     timm = trunk.startswith(configuration.TIMM)
-    published = ("imagenet",) if timm else configuration.TRUNKS[trunk]
-    unknown = weights not in ("none", "seed", *published)
+    known = ("imagenet",) if timm else published.TRUNKS[trunk]
+    unknown = weights not in ("none", "seed", *known)
     if timm or unknown:
         from stages.nets import backbones, pretrained
 

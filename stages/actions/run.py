@@ -108,7 +108,11 @@ class Run:
 
     def rehearse(self, names: Sequence[str]) -> None:
         """Raise StageError where the device, a trunk or initial weights that the stages NAMES are to use cannot be used."""
-        checks.rehearse(self.sections, [lists.stage_of(name) for name in names], self.runtime)
+        checks.rehearse(self.sections, [lists.stage_of(name) for name in names], self.runtime, self.look)
+
+    def to_fetch(self, names: Sequence[str]) -> list[str]:
+        """The addresses of published weights that the stages NAMES start from and that are not on this machine."""
+        return checks.to_fetch(self.sections, [lists.stage_of(name) for name in names])
 
     def require(self, planned: Sequence[str], due: Sequence[str]) -> None:
         """Raise StageError where `execute` would refuse to run the stages DUE of those PLANNED; nothing is run."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar, Union, get_arg
 
 from stages.core.documents import read_yaml
 from stages.core.errors import StageError
+from stages.core.published import TRUNKS
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -24,14 +25,6 @@ else:
         return lambda kind: kind
 
 
-TRUNKS: dict[str, tuple[str, ...]] = {  # those that stages.nets.backbones has in its table, and the weights published for each
-    "resnet18": ("imagenet",),
-    "resnet50": ("imagenet", "coco"),
-    "resnet101": ("imagenet", "coco"),
-    "resnet101_caffe": ("coco",),
-    "mobilenet_v2": ("imagenet",),
-    "tiny": (),
-}
 TIMM = "timm:"  # before the name of a model of timm's
 Trunk = NewType("Trunk", str)  # the name of a trunk; whether timm knows its own is asked where timm is used
 

@@ -24,18 +24,15 @@ from stages.nets.strides import limit_strides
 
 CAFFE = "_caffe"  # ends the names of trunks with the arithmetic of Caffe's ResNet
 CAFFE_MEAN = (104.008, 116.669, 122.675)  # BGR, that DeepLab's checkpoints take off pixels from 0 to 255
-# DeepLabV2's own start, trained on COCO's pixel labels; the name holds the beginning of its sha256
-CAFFE_COCO = "http://vllab1.ucmerced.edu/~whung/adv-semi-seg/resnet101COCO-41f33a49.pth"
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """One row of the table: how to make it, which children form each stage, where F1 ends, torchvision's weights by source."""
+    """One row of the table: how to make it, which children form each stage, where F1 ends."""
 
     make: Callable[[], nn.Module]
     cuts: tuple[tuple[str, ...], ...]
     split: int
-    weights: dict[str, str]
     pooled: str | None = None  # a last layer made for global pooling; dense prediction goes without it
     entry: Callable[[int], nn.Module] | None = None  # what images pass first, made for the stride of the last map
     rounds_up: str | None = None  # a pool that rounds sizes up in dense prediction; BAS and IRN take whole fractions
@@ -90,26 +87,12 @@ def _caffe_resnet101() -> nn.Module:
 _RESNET = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 _MOBILE = tuple(tuple(f"features.{i}" for i in range(start, stop)) for start, stop in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19)))
 TRUNKS: dict[str, Trunk] = {
-    "resnet18": Trunk(torchvision.models.resnet18, _RESNET, 4, {"imagenet": "ResNet18_Weights.IMAGENET1K_V1"}),
-    "resnet50": Trunk(
-        torchvision.models.resnet50,
-        _RESNET,
-        4,
-        {"imagenet": "ResNet50_Weights.IMAGENET1K_V1", "coco": "DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"},
-    ),
-    "resnet101": Trunk(
-        torchvision.models.resnet101,
-        _RESNET,
-        4,
-        {"imagenet": "ResNet101_Weights.IMAGENET1K_V1", "coco": "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1"},
-    ),
-    f"resnet101{CAFFE}": Trunk(
-        _caffe_resnet101, _RESNET, 4, {"coco": CAFFE_COCO}, entry=lambda stride: CaffeInput(), rounds_up="maxpool"
-    ),
-    "mobilenet_v2": Trunk(
-        torchvision.models.mobilenet_v2, _MOBILE, 4, {"imagenet": "MobileNet_V2_Weights.IMAGENET1K_V1"}, "features.18"
-    ),
-    "tiny": Trunk(TinyResNet, (("conv1", "bn1", "relu"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)), 4, {}),
+    "resnet18": Trunk(torchvision.models.resnet18, _RESNET, 4),
+    "resnet50": Trunk(torchvision.models.resnet50, _RESNET, 4),
+    "resnet101": Trunk(torchvision.models.resnet101, _RESNET, 4),
+    f"resnet101{CAFFE}": Trunk(_caffe_resnet101, _RESNET, 4, entry=lambda stride: CaffeInput(), rounds_up="maxpool"),
+    "mobilenet_v2": Trunk(torchvision.models.mobilenet_v2, _MOBILE, 4, "features.18"),
+    "tiny": Trunk(TinyResNet, (("conv1", "bn1", "relu"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)), 4),
 }
 
 
@@ -119,7 +102,7 @@ def _row(name: str) -> Trunk:
         from stages.nets import timm_trunks
 
         found = timm_trunks.find(name)
-        return Trunk(lambda: found.network, found.cuts, found.split, {}, entry=found.entry)
+        return Trunk(lambda: found.network, found.cuts, found.split, entry=found.entry)
     if name not in TRUNKS:
         known = f"{', '.join(TRUNKS)} or {TIMM}NAME"
         raise StageError(f"Unknown backbone '{name}'", "no such row in the table of trunks", f"Use one of: {known}")

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from stages.core import reading
+from stages.core import published, reading
 from stages.core.config import TIMM
 from stages.core.errors import StageError
 from stages.core.files import sha256
 from stages.nets import public_names
-from stages.nets.backbones import CAFFE, TRUNKS, Backbone
+from stages.nets.backbones import CAFFE, Backbone
 
 PUBLISHED = ("imagenet", "coco")
 
@@ -106,23 +105,14 @@ def _published(name: str, source: str) -> tuple[dict[str, Tensor], Path | None]:
         from stages.nets import timm_trunks
 
         return timm_trunks.pretrained(name)
-    weights = TRUNKS[name].weights.get(source) if name in TRUNKS else None
-    if weights is None:
+    address = published.TRUNKS.get(name, {}).get(source)
+    if address is None:
         raise StageError(
             f"No {source} weights for backbone '{name}'", "none are published", "Set weights=none or give --weights FILE"
         )
-    with reading.told(f"Cannot fetch weights {weights}", "Give a local file with --weights FILE"):
-        state, file = _fetch(weights)
-    return state, Path(torch.hub.get_dir()) / "checkpoints" / file
-
-
-def _fetch(weights: str) -> tuple[dict[str, Tensor], str]:
-    """What torchvision calls WEIGHTS, or an address whose last part holds the beginning of the file's sha256."""
-    if weights.startswith("http"):
-        state = torch.hub.load_state_dict_from_url(weights, map_location="cpu", check_hash=True, weights_only=True)
-        return state, Path(weights).name
-    published = torchvision.models.get_weight(weights)
-    return published.get_state_dict(progress=True, check_hash=True), Path(published.url).name
+    with reading.told(f"Cannot fetch weights {address}", "Give a local file with --weights FILE"):
+        state = torch.hub.load_state_dict_from_url(address, map_location="cpu", check_hash=True, weights_only=True)
+    return state, published.kept(address)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
