@@ -259,6 +259,12 @@ def test_the_exported_network_predicts_without_a_run(bas: Command, checkpoint: P
     with torch.no_grad():
         expected = portable.Portable(net).eval()(batch)[0].argmax(0).numpy()
     assert (read_mask(tmp_path / "out/a.png") == expected).mean() > 0.999
+    settings = json.loads((tmp_path / "out/predict.json").read_text())["settings"]
+    assert settings["scales"] == [1.0] and not settings["flip"]
+    views = ("--set", "segment_predict.scales=[1,0.5]", "--set", "segment_predict.flip=false")
+    told = bas("predict", "a.png", "--model", "net.onnx", "--out", "out", *views)
+    words = "warning: segment_predict.scales: no effect, an .onnx file sees photographs at scale 1 and not mirrored\n"
+    assert told.code == 0 and told.err.startswith(words)
 
 
 def test_files_that_are_programs_or_no_network_are_refused(bas: Command, tmp_path: Path) -> None:

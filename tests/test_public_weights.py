@@ -85,7 +85,7 @@ def net(tensors: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) ->
     made = network.make(network.Network(backbone="resnet101_caffe", classes=CLASSES, channels_last=False))
     report = pretrained.load_weights(made.backbone, str(path), made.decode_head.aspp)
     assert (report.maker, report.missing, report.unused) == ("deeplab-pytorch", (), ())
-    assert report.loaded == len(tensors) and "its head of 3 classes is taken" in report.line()
+    assert report.loaded == len(tensors) and "its head of 3 classes is taken" in report.line() and report.taught
     return made.eval()
 
 
@@ -139,7 +139,7 @@ def test_a_head_of_other_classes_and_a_classifier_are_reported(tensors: dict[str
     before = made.decode_head.aspp.c0.weight.clone()
     report = pretrained.load_weights(made.backbone, str(path), made.decode_head.aspp)
     assert {"fc.weight", "fc.bias", "aspp.c0.weight"} < set(report.unused) and len(report.unused) == 10
-    assert "its head of 3 classes is not taken, 4 are wanted" in report.line()
+    assert "its head of 3 classes is not taken, 4 are wanted" in report.line() and not report.taught
     assert torch.equal(before, made.decode_head.aspp.c0.weight)
     assert report.facts()["unused"] == report.unused
     with pytest.raises(StageError, match=r"coco.pth are of Caffe's ResNet.*backbone to resnet101_caffe"):

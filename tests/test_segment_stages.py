@@ -14,6 +14,7 @@ import torch
 from conftest import Counter, random_seed_network, stage_context
 
 from stages import segment_predict, segment_retrain, segment_train, self_masks
+from stages.actions.evaluate import is_taught
 from stages.core import curves, lists
 from stages.core.config import validate
 from stages.core.errors import StageError
@@ -60,6 +61,12 @@ def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(prepared, tmp_path_factory.mktemp("trained") / "run")
     segment_train.run(TRAIN, context(folder, "segment_train"))
     return folder
+
+
+def test_a_head_that_masks_have_taught_is_warned_of_and_told(folder: Path, trained: Path, caplog: pytest.LogCaptureFixture):
+    weights = str(trained / "segment_train" / "network.pth")
+    made = segment_train.run(replace(TRAIN, steps=1, weights=weights), context(folder, "segment_train"))
+    assert is_taught(made.notes) and f"weights {weights}: the head is taken over too" in caplog.text
 
 
 def test_training_writes_a_network_curves_and_notes(trained: Path, folder: Path) -> None:

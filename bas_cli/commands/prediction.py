@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,9 @@ Again = Annotated[bool, typer.Option("--force", help="Write over what the same n
 Model = Annotated[
     Path | None,
     typer.Option(
-        "--model", help="An .onnx file of `bas export` or a network.pth, in place of a run's network.", show_default=False
+        "--model",
+        help="An .onnx file of `bas export` (sees photographs at scale 1, not mirrored) or a network.pth, in place of a run's.",
+        show_default=False,
     ),
 ]
 Format = Annotated[Literal["onnx", "torchscript", "torch-export"], typer.Option("--format", help="Format of the file.")]
@@ -106,6 +109,7 @@ def predict(
     chosen = options.open_run(request) if model is None else options.settings_alone(request)
     config: Any = chosen.sections["segment_predict"]
     predictor = Predictor(model or chosen.folder, config, chosen.runtime, crf)
+    _warn_of_views(assignments or [], config, predictor.config)
     photographs = collect(paths, out)
     wanted = predict_files.Wanted(out, overlays, probabilities, None if labels is None else read_lines(labels))
     classes, started = predictor.classes, time.monotonic()  # the network is read before the clock starts
@@ -113,6 +117,15 @@ def predict(
     if coco:
         predict_files.write_coco(photographs, classes, out, progress.reporter(quiet))
     _tell(summary, out, time.monotonic() - started, as_json, quiet)
+
+
+def _warn_of_views(assignments: Sequence[str], asked: Any, used: Any) -> None:
+    """Say which settings of the views have no effect on the file of a network."""
+    names = [name for name in ("scales", "flip") if getattr(asked, name) != getattr(used, name)]
+    idle = [name for name in names if any(text.startswith(f"segment_predict.{name}=") for text in assignments)]
+    if idle:
+        words = "no effect, an .onnx file sees photographs at scale 1 and not mirrored"
+        console.warn(f"segment_predict.{' and '.join(idle)}: {words}")
 
 
 def _tell(summary: Any, out: Path, seconds: float, as_json: bool, quiet: bool) -> None:

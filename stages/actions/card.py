@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import __version__
+from stages.actions.evaluate import TAUGHT, is_taught
 from stages.core import networks
 from stages.core import stage as contract
 from stages.core.files import write_text
@@ -60,6 +61,8 @@ def _supervision(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"- supervision: image-level labels from {labels}; masks made from them{how}"
     if choice["notes"].get("corrected"):
         yield f"- and {choice['notes']['corrected']} masks corrected by hand"
+    if is_taught(notes):
+        yield f"- and {TAUGHT}"
 
 
 def _weights(run: Run) -> Iterator[str]:

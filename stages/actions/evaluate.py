@@ -12,6 +12,8 @@ from stages.core import stage as contract
 from stages.core.errors import StageError
 from stages.core.files import read_json
 
+TAUGHT = "the masks, not known here, that taught the head which the segmentation network began with"
+
 
 @dataclass
 class Collected:
@@ -58,10 +60,14 @@ def supervision(run: Run) -> dict[str, str]:
     )
     if trained.get("supervision") == "full":
         return {"supervision": "true masks"}
-    if not chosen.get("corrected"):
-        return {}
-    count = f"{chosen['corrected']} of {chosen['images']} pseudo masks corrected by hand"
-    return {"supervision": f"image-level labels and {count}"}
+    more = [f"{chosen['corrected']} of {chosen['images']} pseudo masks corrected by hand"] if chosen.get("corrected") else []
+    more += [TAUGHT] if is_taught(trained) else []
+    return {"supervision": " and ".join(["image-level labels", *more])} if more else {}
+
+
+def is_taught(notes: Mapping[str, Any]) -> bool:
+    """Whether a training with these NOTES began with layers that masks had taught, whoever's they were."""
+    return bool(notes.get("initial", {}).get("taught"))
 
 
 def confusions(run: Run) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ labels = network("photograph.jpg").labels
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,8 @@ class Predictor:
     ) -> None:
         self.config = config or validate(segment_predict.Config, {}, "segment_predict")
         self.checkpoint = _checkpoint(Path(source).expanduser(), self.config.trained_by)
+        if self._is_exported:
+            self.config = replace(self.config, scales=(1.0,), flip=False)
         self.runtime = runtime or Runtime(validate(RuntimeConfig, {}, "runtime"))
         self.crf = crf
 

@@ -116,10 +116,10 @@ class Run:
 
     def require(self, planned: Sequence[str], due: Sequence[str]) -> None:
         """Raise StageError where `execute` would refuse to run the stages DUE of those PLANNED; nothing is run."""
-        if due:
-            self.rehearse(planned[planned.index(due[0]) :])
         for number, name in enumerate(due):
             contract.require_inputs(stage_module(name), self.section(name), self.folder, due[:number])
+        if due:
+            self.rehearse(planned[planned.index(due[0]) :])
 
     def begin(self) -> logging.Logger:
         """Make the folder, hold it, keep the configuration in it and open the log.
@@ -238,10 +238,9 @@ class Run:
             if before.state == "done" and not anew:
                 yield rows.get(name, before), False
                 continue
-            if untried:
-                self.rehearse(planned[planned.index(name) :])
             contract.require_inputs(stage_module(name), self.section(name), self.folder)  # before the demo is generated
             if untried:
+                self.rehearse(planned[planned.index(name) :])
                 self.on_start()
                 untried = False
             self._warn(name, rows, log)

@@ -30,6 +30,7 @@ class WeightReport:
     file: str = ""  # name and sha256 of the published file
     maker: str = ""  # whose names the file had, where they are not the trunk's own
     head: str = ""  # what became of the head of a segmentation network in the file, if there was one
+    taught: bool = False  # whether layers were taken that masks have taught, of which nothing is known here
 
     def line(self) -> str:
         """One sentence for the log."""
@@ -70,6 +71,7 @@ def load_weights(backbone: Backbone, source: str, head: nn.Module | None = None)
         file=f"{file.name}, sha256 {sha256(file)}" if file else "",
         maker=found.maker,
         head=words,
+        taught=bool(taken),
         loaded=report.loaded + taken,
         unused=report.unused + (() if taken else tuple(pyramid)),
     )
@@ -96,7 +98,7 @@ def _fill_head(head: nn.Module | None, pyramid: dict[str, Tensor]) -> tuple[str,
         wanted = next(len(tensor) for tensor in own.values())
         return f"its head of {classes} classes is not taken, {wanted} are wanted", 0
     head.load_state_dict(state)
-    return f"its head of {classes} classes is taken, which masks of somebody's taught it", len(state)
+    return f"its head of {classes} classes is taken, which masks have taught that are not known here", len(state)
 
 
 def _published(name: str, source: str) -> tuple[dict[str, Tensor], Path | None]:

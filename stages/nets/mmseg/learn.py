@@ -19,6 +19,7 @@ from stages.nets.mmseg.data import Material
 from stages.nets.mmseg.pairs import Limits, Pair
 from stages.nets.mmseg.pairs import limits as limits_of
 from stages.nets.mmseg.start import fill_new
+from stages.nets.pretrained import WeightReport
 
 INITIAL = "initial.json"  # what the initial weights filled, when the training began
 
@@ -44,6 +45,7 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
         def initialise(net: network.Segmentor) -> None:
             report = fill_new(net, recipe.weights, ctx.input("seed_train"))
             _warn_of_frozen(net, recipe, ctx)
+            _warn_of_taught(report, ctx)
             ctx.log.info(report.line())
             write_json(ctx.out / INITIAL, {"loaded": report.line(), "initial": report.facts()})
 
@@ -59,6 +61,16 @@ def _warn_of_frozen(net: network.Segmentor, recipe: Recipe, ctx: Context) -> Non
     """Batch-norm that nothing has ever trained does not normalise, and frozen it never will."""
     if recipe.freeze_bn and recipe.weights == "none" and norms.batch_norms(net.backbone):
         ctx.log.warning("the trunk's batch-norm is frozen at random weights: set segment_train.freeze_bn=false or give weights")
+
+
+def _warn_of_taught(report: WeightReport, ctx: Context) -> None:
+    """A head knows what masks have taught it, whoever's they were: nobody can tell whether true ones were among them."""
+    if report.taught:
+        ctx.log.warning(
+            "weights %s: the head is taken over too; masks have taught it, perhaps true ones of these photographs. The manifest "
+            "and the model card say so",
+            report.source,
+        )
 
 
 def _notes(recipe: Recipe, present: Sequence[Sequence[int]], limits: Limits | None, classes: Sequence[str]) -> dict[str, Any]:

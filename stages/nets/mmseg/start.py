@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from stages.core import networks
@@ -35,4 +36,5 @@ def fill_network(net: Segmentor, weights: str) -> WeightReport:
     if not trunk:
         return fill(net.backbone, state, weights)
     fill(net.backbone, trunk, weights)
-    return fill(net, state, weights, least=0.0)
+    report = fill(net, state, weights, least=0.0)
+    return replace(report, taught=any(not key.startswith(TRUNK) for key in set(state) - set(report.unused)))
