@@ -93,12 +93,14 @@ def test_status_as_json(bas: Command, run: Path):
     assert first["state"] == "done" and first["outputs"] == 2 and first["seconds"] > 0
 
 
-def test_status_names_what_changed(bas: Command, run: Path, devkit: Path):
+def test_status_names_what_changed(bas: Command, run: Path, generated: Path, devkit: Path):
     shown = bas("seed", "train", "--run", str(run), "--set", "seed_train.lr=0.1", "--dry-run", "--json")
     assert shown.json["stages"][0]["why"] == "seed_train.lr: 0.005 → 0.1"
     image = devkit / "JPEGImages/demo_00001.png"
     Image.new("RGB", (64, 64)).save(image)
-    shown = bas("seed", "train", "--run", str(run), "--data", str(devkit), "--dry-run", "--json")
+    settings = run / "config.yaml"
+    settings.write_text(settings.read_text().replace(str(generated), str(devkit)))
+    shown = bas("seed", "train", "--run", str(run), "--dry-run", "--json")
     assert shown.json["stages"][0]["why"] == "the images or labels of split 'train' changed"
 
 
