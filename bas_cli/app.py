@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import io
+import os
 import signal
 import sys
+import threading
+from typing import NoReturn
 
 import typer
 
@@ -91,4 +96,20 @@ def main() -> None:
     sys.unraisablehook = interrupt.unraisable
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file's name may be no text
-    sys.exit(faults.guarded(app))
+    leave(faults.guarded(app))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with CODE.
+
+    To take torch and its like down piece by piece costs more than a second of computing, and much more time on a busy
+    machine; so the system is left to do that, once all that others registered for the end is done.
+    """
+    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    if "torch" in sys.modules and not others:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -19,7 +19,7 @@ def guarded(app: typer.Typer) -> int:
     """Call APP with the words of the command line; returns the exit code."""
     try:
         code = app(standalone_mode=False, prog_name="bas")
-        return _interrupted() if code == 130 else code or 0
+        return _interrupted() if code == interrupt.CODE else code or 0
     except UsageError as fault:
         return _bad_usage(fault)
     except StageError as fault:
@@ -45,9 +45,8 @@ def _bad_usage(fault: Any) -> int:
 
 
 def _interrupted() -> int:
-    training = ", a training up to its last half minute" if interrupt.hurried() else ""
-    console.error(f"Interrupted: all finished work is kept{training}. Run the same command again to go on.")
-    return 130
+    console.error(interrupt.words(interrupt.hurried()))
+    return interrupt.CODE
 
 
 def _disk_fault(fault: OSError) -> int:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from bas_cli.app import main
+from bas_cli import app
 
 STDERR = "stderr.txt"
 
@@ -29,7 +29,8 @@ def fork(folder: Path, *words: str, prepare: Callable[[], None] = lambda: None) 
         sys.stdout = sys.stderr = (folder / STDERR).open("w", buffering=1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         prepare()
-        main()
+        app.leave = sys.exit  # what the process that was copied registered for its own end is not this one's
+        app.main()
     except SystemExit as leaving:
         code = int(leaving.code or 0)
     except BaseException:

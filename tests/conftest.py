@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 
-from bas_cli.app import main
+from bas_cli import app
 from stages.actions.configure import SegmentConfig
 from stages.core.config import merge, parse_assignment
 from stages.core.runtime import Config as RuntimeConfig
@@ -98,8 +98,9 @@ def call(folder: Path, *words: str, **variables: str) -> Finished:
             patch.setenv(name, value)
         patch.setattr(sys, "argv", ["bas", *words])
         patch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
+        patch.setattr(app, "leave", sys.exit)  # this process goes on
         with pytest.raises(SystemExit) as leaving:
-            main()
+            app.main()
     return Finished(int(leaving.value.code or 0), out.getvalue(), err.getvalue())
 
 

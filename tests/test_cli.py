@@ -393,8 +393,9 @@ def test_a_file_that_cannot_grow(process: Command, config: Path, tmp_path: Path)
 FULL = """
 import subprocess, sys
 from pathlib import Path
-from bas_cli.app import main
+from bas_cli import app
 
+app.leave = sys.exit  # this process calls the command more than once
 disk, words = Path(sys.argv[1]), sys.argv[2:]
 if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "none", str(disk)], capture_output=True).returncode:
     sys.exit(77)
@@ -402,7 +403,7 @@ if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "none", str(disk)], 
 def call(stage):
     sys.argv = ["bas", "seed", stage, *words]
     try:
-        main()
+        app.main()
     except SystemExit as leaving:
         print(stage, leaving.code, flush=True)
 
@@ -491,6 +492,42 @@ def test_an_interrupt_of_all_processes_leaves_one_line(config: Path, tmp_path: P
     assert err.startswith("error: Interrupted: ") and len(err.splitlines()) == 1
 
 
+def test_an_interrupt_of_a_process_that_is_leaving_ends_it(tmp_path: Path):
+    leaving = """
+import os, signal, time
+from stages.core import interrupt
+
+signal.signal(signal.SIGINT, interrupt.handle)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+except KeyboardInterrupt:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", leaving], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 130
+    told = "error: Interrupted: all finished work is kept, a training up to its last half minute."
+    assert done.stderr == f"\n{told} Run the same command again to go on.\n"
+
+
+def test_the_end_of_a_process_does_what_was_registered_and_takes_nothing_down():
+    code = """
+import atexit, sys
+from bas_cli import app
+
+class Large:
+    def __del__(self):
+        print("taken down")
+
+large, sys.modules["torch"] = Large(), sys
+atexit.register(print, "registered")
+app.leave(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "registered\n", "")
+
+
 def test_an_interrupt_that_a_destructor_swallows_is_heard_at_the_next_step(config: Path, tmp_path: Path):
     """Python drops what is raised in a destructor, and would print it; the signal comes in the middle of one here."""
     lost = """
@@ -524,6 +561,7 @@ def test_a_run_folder_that_cannot_be_is_not_remembered_as_the_last(tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setattr("sys.argv", ["bas", "run", "demo", "--run", "file"])
+    monkeypatch.setattr(app, "leave", sys.exit)
     with pytest.raises(SystemExit) as stop:
         app.main()
     assert stop.value.code == 2

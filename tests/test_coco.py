@@ -275,11 +275,11 @@ def test_a_folder_in_cocos_format_needs_no_configuration(bas: Command, small: Pa
     both = bas("data", "init", str(small), "--json").json
     assert both["lists"] == {"train2014": 6, "val2014": 2} and (both["images"], both["unlabelled"]) == (10, 2)
     (small / "annotations/instances_val2014.json").unlink()
-    planned = bas("run", str(small), "--run", "run", "--dry-run", "--until", "seed_train")
-    assert planned.code == 0, planned.err
-    listed = [image_id for path in (tmp_path / "run/lists").glob("*.txt") for image_id in path.read_text().split()]
+    assert bas("run", str(small), "--run", "run", "--dry-run", "--until", "seed_train").code == 0
+    assert bas("data", "init", str(small), "--out", "one.yaml").code == 0
+    listed = [image_id for path in (tmp_path / "one_lists").glob("*.txt") for image_id in path.read_text().split()]
     assert sorted(listed) == [f"COCO_train2014_{n:012}" for n in range(2, 8)]
-    assert "reader: coco" in (tmp_path / "run/dataset.yaml").read_text()
+    assert "reader: coco" in (tmp_path / "one.yaml").read_text()
 
 
 def test_weights_trained_on_cocos_pixels_are_refused_on_coco(bas: Command, small: Path) -> None:
