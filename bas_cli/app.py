@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import inspect
 import io
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -32,54 +34,60 @@ from stages.core import interrupt
 
 HELP = """Background activation suppression: from image-level labels to a segmentation network.
 
-Start with `bas run demo`, then `bas run voc_small --data DIR`."""
+Start with `bas run demo`, then `bas run DIR` on a folder of photographs of your own."""
 MARKUP = "rich" if sys.stdout.isatty() else None  # plain help, without importing rich, where there is no terminal
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=MARKUP, pretty_exceptions_enable=False, help=HELP)
-seed = typer.Typer(no_args_is_help=True, help="The BAS seed network and its localization maps.")
-refine = typer.Typer(no_args_is_help=True, help="From seeds to pseudo masks with IRN.")
-segment = typer.Typer(no_args_is_help=True, help="The segmentation network.")
-corrected = typer.Typer(no_args_is_help=True, help="Pseudo masks to an editor and back, corrected by hand.")
-kept = typer.Typer(no_args_is_help=True, help="What a run keeps on disk.")
-datasets = typer.Typer(no_args_is_help=True, help="Datasets themselves.")
-server = typer.Typer(no_args_is_help=True, help="Predictions as evaluation servers take them.")
-looks = typer.Typer(no_args_is_help=True, help="What a finished run tells beyond its scores.")
 
-app.command("run", help=pipeline.RUN)(pipeline.run)
-app.command("status")(results.status)
-app.command("eval")(results.evaluate)
-app.command("predict")(prediction.predict)
-app.command("export")(prediction.export)
-app.command("ablate", help=ablation.HELP)(ablation.ablate)
-app.add_typer(seed, name="seed")
-seed.command("train")(pipeline.of_stages("seed_train"))
-seed.command("cam")(pipeline.of_stages("cam_train"))
-seed.command("infer")(pipeline.of_stages("seed_infer"))
-seed.command("import")(exchange.take)
-seed.command("export")(exchange.give)
-app.add_typer(refine, name="refine")
-refine.command("irn")(pipeline.of_stages("irn_labels", "irn_train", "irn_masks"))
-refine.command("choose")(pipeline.of_stages("mask_choice"))
-refine.command("instances")(pipeline.of_stages("irn_instances"))
-app.add_typer(corrected, name="masks")
-corrected.command("export")(masks.give)
-corrected.command("import")(masks.take)
-app.add_typer(datasets, name="data")
-datasets.command("init")(data.init)
-datasets.command("prepare")(data.prepare)
-datasets.command("check")(data_check.check)
-app.add_typer(segment, name="segment")
-segment.command("train")(pipeline.of_stages("segment_train"))
-segment.command("retrain")(pipeline.of_stages("self_masks", "segment_retrain"))
-segment.command("predict")(pipeline.predict)
-app.add_typer(kept, name="cache")
-kept.command("list")(cache.listing)
-kept.command("verify")(cache.verify)
-kept.command("gc")(cache.collect)
-app.add_typer(server, name="submit")
-server.command("voc")(submission.voc)
-app.add_typer(looks, name="analyse")
-looks.command("size")(analyse.size)
-looks.command("activation")(analyse.activation)
+
+def _put(name: str, command: Callable[..., None], group: typer.Typer = app, words: str | None = None) -> None:
+    """Hang COMMAND into GROUP; the lines of each paragraph of its help flow together, for a terminal of any width."""
+    paragraphs = inspect.cleandoc(words or command.__doc__ or "").split("\n\n")
+    group.command(name, help="\n\n".join(" ".join(one.split()) for one in paragraphs))(command)
+
+
+def _group(name: str, words: str) -> typer.Typer:
+    """A group of commands in the tree."""
+    made = typer.Typer(no_args_is_help=True, help=words)
+    app.add_typer(made, name=name)
+    return made
+
+
+_put("run", pipeline.run, words=pipeline.RUN)
+_put("status", results.status)
+_put("eval", results.evaluate)
+_put("predict", prediction.predict)
+_put("export", prediction.export)
+_put("ablate", ablation.ablate, words=ablation.HELP)
+datasets = _group("data", "Datasets: prepare a public one, describe your own, check any.")
+_put("init", data.init, datasets)
+_put("prepare", data.prepare, datasets)
+_put("check", data_check.check, datasets)
+seed = _group("seed", "The BAS seed network and its localization maps.")
+_put("train", pipeline.of_stages("seed_train"), seed)
+_put("cam", pipeline.of_stages("cam_train"), seed)
+_put("infer", pipeline.of_stages("seed_infer"), seed)
+_put("import", exchange.take, seed)
+_put("export", exchange.give, seed)
+refine = _group("refine", "From seeds to pseudo masks with IRN.")
+_put("irn", pipeline.of_stages("irn_labels", "irn_train", "irn_masks"), refine)
+_put("choose", pipeline.of_stages("mask_choice"), refine)
+_put("instances", pipeline.of_stages("irn_instances"), refine)
+corrected = _group("masks", "Pseudo masks to an editor and back, corrected by hand.")
+_put("export", masks.give, corrected)
+_put("import", masks.take, corrected)
+segment = _group("segment", "The segmentation network: train it, test it.")
+_put("train", pipeline.of_stages("segment_train"), segment)
+_put("retrain", pipeline.of_stages("self_masks", "segment_retrain"), segment)
+_put("predict", pipeline.predict, segment)
+looks = _group("analyse", "What a finished run tells beyond its scores.")
+_put("size", analyse.size, looks)
+_put("activation", analyse.activation, looks)
+server = _group("submit", "Predictions as evaluation servers take them.")
+_put("voc", submission.voc, server)
+kept = _group("cache", "What a run keeps on disk: list it, verify it, clear it of leftovers.")
+_put("list", cache.listing, kept)
+_put("verify", cache.verify, kept)
+_put("gc", cache.collect, kept)
 
 
 @app.callback(invoke_without_command=True)

@@ -38,7 +38,11 @@ RunDir = Annotated[
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of the photographs.", show_default=False)]
 Labels = Annotated[
     Path | None,
-    typer.Option("--labels", help="File of image-level labels: cls_labels.npy, or lines `id class class …`.", show_default=False),
+    typer.Option(
+        "--labels",
+        help="File of image-level labels: of a devkit cls_labels.npy or lines `id class class …`, of a folder CSV, JSON or XML.",
+        show_default=False,
+    ),
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.", show_default=False)]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.", show_default=False)]
@@ -47,12 +51,12 @@ Weights = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        help="Initial weights of the trunk: a file, imagenet, coco or none; for the call's stages with the first one's trunk.",
+        help="Initial weights of the trunk: a file, imagenet, coco or none; for all stages of the call with the same trunk.",
         show_default=False,
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run again what is fresh.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, in how many minutes, and stop; nothing is written.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 

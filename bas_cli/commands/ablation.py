@@ -22,7 +22,7 @@ spread. Every training is a run of its own under RUN/ablate/."""
 HOW = {"made": "done", "kept": "fresh, kept", "shared": "finished elsewhere in the run, linked"}
 TRAINED = ("seed_train", "cam_train", "seed_infer")  # what --weights is for
 Name = Annotated[str, typer.Argument(metavar="TABLE", show_default=False)]
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Random seeds a row, from runtime.seed on.")]
+Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Random seeds a row, from runtime.seed on.")]
 Report = Annotated[bool, typer.Option("--report", help="Show what is finished; train nothing.")]
 
 

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Kind = Annotated[
-    Literal["oracle", "fixed", "image-specific"], typer.Option("--threshold", help="Kind of threshold that labels are cut with.")
+    Literal["oracle", "fixed", "image-specific"],
+    typer.Option("--threshold", metavar="KIND", help="oracle, fixed or image-specific: what labels are cut with."),
 ]
-Images = Annotated[int, typer.Option("--images", min=1, help="Images to look at, evenly spread over the scored list.")]
+Images = Annotated[
+    int, typer.Option("--images", metavar="N", min=1, help="Images to look at, evenly spread over the scored list.")
+]
 SHOWN = 5  # every fifth area has a row
 
 

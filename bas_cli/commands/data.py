@@ -12,7 +12,8 @@ from bas_cli import console, options, progress
 from stages.core.errors import StageError
 
 Public = Annotated[
-    Literal["voc", "coco"], typer.Argument(help="voc (VOC 2012 with SBD) or coco (COCO 2014).", show_default=False)
+    Literal["voc", "coco"],
+    typer.Argument(metavar="DATASET", help="voc (VOC 2012 with SBD) or coco (COCO 2014).", show_default=False),
 ]
 Root = Annotated[
     Path | None, typer.Option("--root", help="Folder to prepare it in (default data/voc or data/coco).", show_default=False)
@@ -29,8 +30,10 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the p
 Out = Annotated[
     Path | None, typer.Option("--out", help="The configuration's file (default ./<name of the folder>.yaml).", show_default=False)
 ]
-Share = Annotated[float, typer.Option("--val-share", min=0.01, max=0.9, help="Share of the images that is held out.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides which images are held out.")]
+Share = Annotated[
+    float, typer.Option("--val-share", metavar="SHARE", min=0.01, max=0.9, help="Share of the images that is held out.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides which images are held out.")]
 Over = Annotated[bool, typer.Option("--force", help="Write over a configuration that is there.")]
 
 

@@ -13,7 +13,9 @@ from bas_cli.options import Request
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the files.", show_default=False)]
 Name = Annotated[str, typer.Option("--name", help="What seed_infer.sources will call these maps.", show_default=False)]
-Stride = Annotated[int, typer.Option("--stride", min=1, help="Pixels a value; 1 keeps maps of full size as they are.")]
+Stride = Annotated[
+    int, typer.Option("--stride", metavar="N", min=1, help="Pixels a value; 1 keeps maps of full size as they are.")
+]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Take missing images and classes as maps of zero.")]
 Source = Annotated[
     str | None, typer.Option("--source", help="Maps and sums as in seed_infer.sources (default refine.seed).", show_default=False)

@@ -16,13 +16,19 @@ Origin = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the corre
 Format = Annotated[
     Literal["coco", "cvat", "labelme", "png"],
     typer.Option(
-        "--format", help="coco and cvat: one file of all images; labelme: one each; png: index masks.", show_default=False
+        "--format",
+        metavar="FORMAT",
+        help="coco and cvat: one file of all images; labelme: one each; png: index masks.",
+        show_default=False,
     ),
 ]
 Shapes = Annotated[
-    Literal["polygons", "masks"], typer.Option("--shapes", help="polygons: corners that can be moved; masks: every pixel.")
+    Literal["polygons", "masks"],
+    typer.Option("--shapes", metavar="KIND", help="polygons: corners that can be moved; masks: every pixel."),
 ]
-Tolerance = Annotated[float, typer.Option("--tolerance", min=0, help="Pixels by which polygons may miss outlines; 0: exact.")]
+Tolerance = Annotated[
+    float, typer.Option("--tolerance", metavar="PIXELS", min=0, help="Pixels by which polygons may miss outlines; 0: exact.")
+]
 Only = Annotated[str | None, typer.Option("--only", help="worst:N, the N least confident masks.", show_default=False)]
 Name = Annotated[
     str | None, typer.Option("--name", help="What to call these corrections (default the folder's name).", show_default=False)

@@ -48,7 +48,8 @@ def of_stages(*names: str) -> Callable[..., None]:
     def command(request: Request, manner: Manner) -> None:
         perform(request, manner, names)
 
-    command.__doc__ = "; ".join((PIPELINE | EXTRAS)[name] for name in names) + "."
+    words = "; ".join((PIPELINE | EXTRAS)[name] for name in names)
+    command.__doc__ = f"{words[0].upper()}{words[1:]}."
     return command
 
 

@@ -36,13 +36,16 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Format = Annotated[Literal["onnx", "torchscript", "torch-export"], typer.Option("--format", help="Format of the file.")]
+Format = Annotated[
+    Literal["onnx", "torchscript", "torch-export"],
+    typer.Option("--format", metavar="FORMAT", help="onnx, torchscript or torch-export."),
+]
 File = Annotated[
     Path | None,
     typer.Option("--out", help="The file (default: network.onnx, .ts or .pt2 beside the checkpoint).", show_default=False),
 ]
 Images = Annotated[
-    int, typer.Option("--images", min=50, help="Photographs of the validation list to compare on, of several sizes.")
+    int, typer.Option("--images", metavar="N", min=50, help="Photographs of the validation list to compare on, at least 50.")
 ]
 
 
@@ -57,7 +60,7 @@ def export(
     """A run's segmentation network as a file that runs without bas.
 
     Pixels (B,3,H,W) from 0 to 255 go in, logits of any height and width come out, at one scale. The file is compared with
-    the network on photographs and not kept where it disagrees. ONNX wants `pip install 'bas-wsss[export]'`.
+    the network on photographs and not kept where it disagrees. ONNX wants the packages of the extra `export`.
     """
     from stages.actions import export as exporting
     from stages.actions.predict import Predictor
