@@ -1,7 +1,7 @@
 """The cost model of each stage: seconds, memory and disk from settings, counts of images and the machine.
 
-Constants of seconds were measured with MobileNetV2 on two cores of a server, those of memory and disk read off a finished
-`voc_small`; all are good to a factor of two or three. The GPU's factor is a cautious guess.
+Constants are read off a finished `voc_small` of 1,037 photographs (MobileNetV2, two hyperthreads of a server) and of single
+parts timed there; all are good to a factor of two or three. The GPU's factor is a cautious guess.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from typing import Any
 from stages.core import networks
 
 # Seconds on two cores: of a network for each pixel that it sees (training: forward and backward), MobileNetV2.
-SEED_STEP = 9.5e-7  # .74 s for 16 crops of 224², 1.63 s for 16 of 320²
-IRN_STEP = 1.9e-6  # .23 s for a crop of 352²
-BOUNDARIES_ALONE = 0.4  # of it without the displacement branch
-SEGMENT_STEP = 2.3e-6  # 1.8 s for 8 crops of 241² at three scales, 3.8 s for 8 of 321²
-INFERENCE = 2.2e-7  # .35 s for an image of 384 x 288 at four scales with flips
+SEED_STEP = 1.45e-6  # 29.8 minutes for 1,536 steps of 16 crops of 224²
+IRN_STEP = 3.4e-6
+BOUNDARIES_ALONE = 0.4  # of it without the displacement branch: 7.2 minutes for 387 steps of 8 crops of 320²
+SEGMENT_STEP = 2.3e-6  # 17.9 minutes for 1,000 steps of 8 crops of 241²
+INFERENCE = 3.8e-7  # this and the next: 7.9 minutes for all photographs at three scales with flips
 SEGMENT_INFERENCE = SEGMENT_STEP / 3
-THRESHOLD = 9.3e-8  # one candidate of one class; .20 s for 20 on such an image
-# Seconds of one core for each pixel: dense CRF of ten iterations (and for each of its labels), walk of 256 steps.
-CRF, CRF_LABEL = 8.5e-7, 3.2e-7  # .20 s with 3 labels at 384 x 288, .84 s with 21
+THRESHOLD = 1.6e-7  # one candidate of one class
+# Seconds of one of two hyperthreads for each pixel: dense CRF of ten iterations (and for each of its labels), walk of 256 steps.
+CRF, CRF_LABEL = (
+    2.15e-6,
+    3.2e-7,
+)  # 5.4 minutes for two a photograph on both; .84 s for one with 21 at 384 x 288
 WALK = {"chebyshev": 2.1e-7, "exact": 7.5e-7}  # .040 and .140 s at 500 x 375
 GROUPS, FOLLOW = 4.0, 1e-9  # channels a class of instances has; a step along the displacements
 LINK = 1e-3  # to take a file over
@@ -30,7 +33,7 @@ SHARED_LATTICE = 1.5  # two masks of an image through one dense CRF, beside one 
 GPU = 50.0  # times two cores: not measured
 # Trunks: seconds and activations beside MobileNetV2's, MB of weights; one that is not here, as timm's, counts as the last.
 TRUNKS = {
-    "tiny": (0.4, 0.4, 1.0),
+    "tiny": (0.2, 0.4, 1.0),
     "mobilenet_v2": (1.0, 1.0, 9.0),
     "resnet18": (2.5, 0.5, 45.0),
     "resnet101": (11.0, 2.4, 170.0),
