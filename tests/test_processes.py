@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,3 +26,16 @@ def test_no_more_waits_than_is_queued(tmp_path: Path, turns: bool) -> None:
     assert max(waiting) < processes.QUEUED
     if turns:  # a round begins when nothing waits
         assert [waiting[start] for start in range(0, len(waiting), processes.QUEUED)] == [0] * 4
+
+
+def make(path: Path) -> None:
+    time.sleep(0.3)
+    path.touch()
+
+
+def test_what_waits_is_not_begun_after_an_interrupt(tmp_path: Path) -> None:
+    made = processes.in_pool((tmp_path / str(item) for item in range(20)), make, 1, [])
+    next(made)
+    with pytest.raises(KeyboardInterrupt):
+        made.throw(KeyboardInterrupt)
+    assert 1 <= len(list(tmp_path.iterdir())) <= 2  # the first, and the one at hand; two more lay in the worker's queue

@@ -12,6 +12,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPo
 from itertools import islice
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -89,12 +90,15 @@ def _finished(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def in_pool(items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str], turns: bool = False) -> Iterator[R]:
-    """Yield what WORK returns for each item, as they are finished, whatever their order. The first failure ends the rest.
+    """Yield what WORK returns for each item, as they are finished, whatever their order. The first failure ends the rest: what
+    is at hand is finished, what workers have been given ahead is not begun.
 
     ITEMS are asked for only when fewer than QUEUED a worker wait; with TURNS, only when none is left, and then as many.
     """
     source, ahead = iter(items), QUEUED * workers
-    with ProcessPoolExecutor(workers, _method(preload), _start_worker) as pool:
+    method = _method(preload)
+    enough = method.Event()
+    with ProcessPoolExecutor(workers, method, _start_worker, (enough,)) as pool:
         try:
             waiting: set[Future[R | _Failure]] = set()
             while batch := list(islice(source, ahead if turns else 1)):
@@ -104,6 +108,7 @@ def in_pool(items: Iterable[T], work: Callable[[T], R], workers: int, preload: S
                     yield from map(_result, done)
             yield from map(_result, wait(waiting).done)
         except BaseException:
+            enough.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -117,8 +122,15 @@ def _method(preload: Sequence[str]) -> BaseContext:
     return method
 
 
-def _start_worker() -> None:
+class _Worker:
+    """What a worker knows of its parent: whether that wants no more."""
+
+    enough: Event | None = None
+
+
+def _start_worker(enough: Event) -> None:
     """One thread of arithmetic a worker, interrupts left to the parent, and no worker that outlives a killed parent."""
+    _Worker.enough = enough
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should the work import it: not all work does
@@ -143,6 +155,8 @@ class _Failure(NamedTuple):
 
 
 def _attempt(work: Callable[[T], R], item: T) -> R | _Failure:
+    if _Worker.enough is not None and _Worker.enough.is_set():
+        return _Failure("Not begun", "what came before it failed or was interrupted", "Run the same command again to go on")
     try:
         return work(item)
     except StageError as error:
