@@ -21,7 +21,7 @@ TABLE is {", ".join(TABLES)}. Rows are scored on the scored list; differences ar
 spread. Every training is a run of its own under RUN/ablate/."""
 HOW = {"made": "done", "kept": "fresh, kept", "shared": "finished elsewhere in the run, linked"}
 TRAINED = ("seed_train", "cam_train", "seed_infer")  # what --weights is for
-Name = Annotated[str, typer.Argument(metavar="TABLE", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="TABLE", help="One of those named above.", show_default=False)]
 Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Random seeds a row, from runtime.seed on.")]
 Report = Annotated[bool, typer.Option("--report", help="Show what is finished; train nothing.")]
 
