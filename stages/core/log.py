@@ -26,23 +26,33 @@ def open_log(folder: Path, warn: Tell = lambda message: None, note: Tell = lambd
     threading.excepthook = lambda fault: log.error("fault in a thread", exc_info=fault.exc_value)
     log.setLevel(logging.INFO)
     log.propagate = False
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    log.addHandler(_to_file(folder / "logs" / time.strftime("%Y%m%d-%H%M%S.log")))
+    log.addHandler(_to_those_who_watch(warn, note))
+    return log
+
+
+def _to_file(path: Path) -> logging.Handler:
+    """What writes all records to PATH, which is made with the first of them."""
+    import logging
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
+def _to_those_who_watch(warn: Tell, note: Tell) -> logging.Handler:
+    """What hands warnings to WARN and what is aloud to NOTE; an error has its own way to the user."""
+    import logging
 
     class Shown(logging.Handler):
-        """Warnings and what is aloud: an error has its own way to the user."""
-
         def emit(self, record: logging.LogRecord) -> None:
             if record.levelno == logging.WARNING:
                 warn(record.getMessage())
             elif hasattr(record, *ALOUD):
                 note(record.getMessage())
 
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
-    path = folder / "logs" / time.strftime("%Y%m%d-%H%M%S.log")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.addHandler(Shown())
-    return log
+    return Shown()
