@@ -78,12 +78,11 @@ class Refine:
         from stages.core.files import write_atomic
         from stages.data.images import read_image, write_mask
         from stages.formulas import crf
-        from stages.formulas.segmentation import resize_logits
+        from stages.formulas.segmentation import probabilities_at
 
         image = read_image(seen.sample.image)
-        logits = resize_logits(torch.from_numpy(seen.logits)[None].float(), image.shape[:2])
-        kernels = crf.Kernels.of(self.config, self.config.crf_iterations)
-        posterior = crf.refine_probabilities(image, logits[0].softmax(0).numpy(), kernels)
+        unary = probabilities_at(torch.from_numpy(seen.logits), image.shape[:2]).numpy()
+        posterior = crf.refine_probabilities(image, unary, crf.Kernels.of(self.config, self.config.crf_iterations))
         labels = posterior.argmax(0).astype("uint8")
         write_atomic(prediction_path(self.folder, "crf", seen.sample.id), lambda temporary: write_mask(temporary, labels))
 

@@ -50,11 +50,11 @@ class Refine:
 
         from stages.data.images import read_image
         from stages.formulas import crf
-        from stages.formulas.segmentation import resize_logits
+        from stages.formulas.segmentation import probabilities_at
 
         sample, logits = seen
         image = read_image(sample.image)
-        unary = resize_logits(torch.from_numpy(logits)[None].float(), image.shape[:2])[0].softmax(0).numpy()
+        unary = probabilities_at(torch.from_numpy(logits), image.shape[:2]).numpy()
         _write(self.folder, sample, torch.from_numpy(crf.refine_probabilities(image, unary, self.kernels)))
 
 
@@ -116,9 +116,9 @@ def _packed(net: Any, ctx: Context, sample: Sample) -> tuple[Sample, Any]:
 def _soften(net: Any, ctx: Context, sample: Sample) -> None:
     """The mask of an image from its logits alone."""
     from stages.data.images import size
-    from stages.formulas.segmentation import resize_logits
+    from stages.formulas.segmentation import probabilities_at
 
-    _write(ctx.out, sample, resize_logits(_look(net, ctx, sample)[None], size(sample.image))[0].softmax(0).cpu())
+    _write(ctx.out, sample, probabilities_at(_look(net, ctx, sample), size(sample.image)).cpu())
 
 
 def _write(folder: Path, sample: Sample, probabilities: Tensor) -> None:

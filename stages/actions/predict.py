@@ -46,11 +46,11 @@ class Prediction:
     @cached_property
     def probabilities(self) -> np.ndarray:
         """Of every class and pixel (C,H,W): after the dense CRF where there was one."""
-        from stages.formulas.segmentation import resize_logits
+        from stages.formulas.segmentation import probabilities_at
 
         if self._refined is not None:
             return self._refined
-        return resize_logits(self._logits[None].cpu(), self.labels.shape)[0].softmax(0).numpy()
+        return probabilities_at(self._logits.cpu(), self.labels.shape).numpy()
 
     def found(self) -> dict[str, float]:
         """Share of the photograph that each class found covers, background left out."""
@@ -136,7 +136,7 @@ class Predictor:
         import torch
 
         from stages.formulas import crf
-        from stages.formulas.segmentation import labels_at, resize_logits
+        from stages.formulas.segmentation import labels_at, probabilities_at
 
         logits = self._look(pixels)
         if present is not None:
@@ -144,7 +144,7 @@ class Predictor:
             logits = logits.index_fill(0, absent, RULED_OUT)
         if not self.crf:
             return Prediction(labels_at(logits, pixels.shape[:2]).cpu().numpy(), self.classes, logits)
-        unary = resize_logits(logits[None].cpu(), pixels.shape[:2])[0].softmax(0).numpy()
+        unary = probabilities_at(logits.cpu(), pixels.shape[:2]).numpy()
         refined = crf.refine_probabilities(pixels, unary, crf.Kernels.of(self.config, self.config.crf_iterations))
         return Prediction(refined.argmax(0).astype("uint8"), self.classes, logits, refined)
 

@@ -54,6 +54,11 @@ def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
     return nnf.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def probabilities_at(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Softmax at SIZE = (height, width) of logits resized to it: (C,h,w) of any precision → (C,height,width) float32."""
+    return resize_logits(logits[None].float(), size)[0].softmax(0)
+
+
 def labels_at(logits: Tensor, size: Sequence[int]) -> Tensor:
     """The class of largest logit at SIZE = (height, width): (C,h,w) → (height,width) uint8, of equal ones the first.
 
