@@ -15,7 +15,7 @@ from benchmarks.small_run import Silent
 from stages.actions import configure
 from stages.actions.run import Run
 from stages.core import curves, training
-from stages.core import stage as contract
+from stages.core.manifest import read_manifest
 from stages.data import demo
 
 IMAGES, STEPS = 160, 320
@@ -94,4 +94,4 @@ def _half_done(stage: Path) -> bool:
 
 
 def _digest(stage: Path) -> str:
-    return (contract.read_manifest(stage) or {})["digest"]
+    return (read_manifest(stage) or {})["digest"]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.core.config import Field
+from stages.core.inputs import CORRECTIONS
 from stages.core.refinement import LabelCrf
-from stages.core.stage import CORRECTIONS, Context, Outputs
+from stages.core.stage import Context, Outputs
 from stages.data.maskfiles import CHOICE, MIXED, REFINED, SEED, mask_path
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from stages.core.config import Field, Section
 from stages.core.errors import StageError
-from stages.core.stage import IMPORTS, Context, Outputs
+from stages.core.inputs import IMPORTS
+from stages.core.stage import Context, Outputs
 from stages.data import sources
 
 if TYPE_CHECKING:

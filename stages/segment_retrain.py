@@ -8,15 +8,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stages.core import networks
 from stages.core.config import Field, Section
-from stages.core.stage import NETWORK, Context, Outputs, read_manifest
+from stages.core.manifest import read_manifest
+from stages.core.stage import Context, Outputs
 from stages.data.maskfiles import confidence_path, mask_path
 
 if TYPE_CHECKING:
     from stages.data.dataset import Sample
 
 NEEDS = ("mask_choice", "segment_train", "self_masks")
-SHARED = ("segment_train", NETWORK)
+SHARED = ("segment_train", networks.SETTING)
 READS = ("train", "negatives")
 MEMORY = "Raise segment_train.accumulate (the same batch in more passes), or lower segment_train.batch or segment_train.crop"
 

@@ -9,16 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from stages.core import networks
 from stages.core.config import Field
+from stages.core.manifest import read_manifest
 from stages.core.recipe import Recipe
-from stages.core.stage import NETWORK, Context, Outputs
+from stages.core.stage import Context, Outputs
 from stages.data import maskfiles
 
 if TYPE_CHECKING:
     from stages.data.dataset import Sample
 
 NEEDS = ("mask_choice",)
-SHARED = (NETWORK,)
+SHARED = (networks.SETTING,)
 READS = ("train", "negatives")
 MEMORY = "Raise segment_train.accumulate (the same batch in more passes), or lower segment_train.batch or segment_train.crop"
 
@@ -52,12 +54,10 @@ def run(config: Config, ctx: Context) -> Outputs:
 
 def _supervision(config: Config, ctx: Context) -> str:
     """What the masks that are learnt from were made of, in words: corrections by hand are more than image-level labels."""
-    from stages.core.stage import read_manifest
-
-    notes = (read_manifest(ctx.input("mask_choice")) or {}).get("notes", {}) if config.supervision == "pseudo" else {}
-    return (
-        f"pseudo, {notes['corrected']} of {notes['images']} corrected by hand" if notes.get("corrected") else config.supervision
-    )
+    notes = (read_manifest(ctx.input("mask_choice")) or {}).get("notes", {})
+    if config.supervision == "full" or not notes.get("corrected"):
+        return config.supervision
+    return f"pseudo, {notes['corrected']} of {notes['images']} corrected by hand"
 
 
 def _mask(sample: Sample, config: Config, ctx: Context) -> Path:

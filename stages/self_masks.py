@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.core.config import Field, Section
-from stages.core.stage import CORRECTIONS, Context, Outputs
+from stages.core.inputs import CORRECTIONS
+from stages.core.stage import Context, Outputs
 from stages.data import maskfiles
 from stages.data.maskfiles import confidence_path, mask_path
 

@@ -20,10 +20,10 @@ from pycocotools.mask import encode
 from stages import masks_import, segment_train
 from stages.actions.configure import resolve
 from stages.actions.run import Run
-from stages.core import stage as contract
 from stages.core.config import read_yaml
 from stages.core.errors import StageError
 from stages.core.files import digest, write_json
+from stages.core.manifest import MANIFEST
 from stages.data import drawings, editors, images
 from stages.data.drawings import Drawing
 from stages.data.editors import coco, cvat, labelme
@@ -68,7 +68,7 @@ def run(tmp_path: Path, generated: Path) -> Run:
             "digest": digest(wanted),
             "outputs": {"count": len(files), "files": files},
         }
-        write_json(folder / contract.MANIFEST, {**stated, "seconds": 1.0, "metrics": {}, "classes": {}, "notes": {}})
+        write_json(folder / MANIFEST, {**stated, "seconds": 1.0, "metrics": {}, "classes": {}, "notes": {}})
     return run
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from stages import segment_predict, segment_train
 from stages.actions.configure import SegmentConfig, resolve
 from stages.actions.run import Run
-from stages.core import networks, stage
+from stages.core import freshness, networks
 from stages.core.errors import StageError
 from stages.core.runtime import Placement
 from stages.formulas.segmentation import labels_at, resize_logits
@@ -117,8 +117,8 @@ def test_the_default_is_in_no_fingerprint_and_a_config_counts_by_its_content(
     before = wanted(f"segment.network={config_file}")
     (tmp_path / "base.py").write_text(CONFIG + "x = 1\n")
     after = wanted(f"segment.network={config_file}")
-    assert stage.differences(before, after) == ["the config of the network changed"]
-    assert stage.differences(wanted(), wanted("segment.network=fcn")) == ["segment.network: the default → fcn"]
+    assert freshness.differences(before, after) == ["the config of the network changed"]
+    assert freshness.differences(wanted(), wanted("segment.network=fcn")) == ["segment.network: the default → fcn"]
 
 
 def test_the_command_refuses_what_it_cannot_train(bas: Command, config: Path) -> None:

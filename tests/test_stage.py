@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from stages.core import clock, sharding, stage
+from stages.core import clock, freshness, sharding, stage
 from stages.core.config import Field, Section
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest, read_json, write_atomic, write_json
+from stages.core.manifest import MANIFEST
 from stages.core.runtime import PACKAGES, Runtime
 from stages.core.runtime import Config as RuntimeConfig
 
@@ -76,11 +77,11 @@ class Case:
     @property
     def wanted(self) -> dict[str, Any]:
         sections = {"capitals": self.config, "runtime": self.runtime}
-        return stage.fingerprint(self.module, sections, self.data, self.run_dir, self.hashes, self.module.READS)
+        return freshness.fingerprint(self.module, sections, self.data, self.run_dir, self.hashes, self.module.READS)
 
     @property
     def state(self) -> tuple[str, str]:
-        found = stage.state(self.out, self.wanted)
+        found = freshness.state(self.out, self.wanted)
         return found.state, found.why
 
     def execute(self, force: bool = False) -> dict[str, Any]:
@@ -101,7 +102,7 @@ class Case:
 
         files = self.data.files()
         sharding.each(files, lambda path: ctx.out / path.name, work, "letters", ctx)
-        assert not (ctx.out / stage.MANIFEST).exists()
+        assert not (ctx.out / MANIFEST).exists()
         return stage.Outputs([Path(path.name) for path in files], {"count": 3.0}, {"table": {"a": 1.0}}, {"note": "x"})
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from stages.actions.cells import Cell
 from stages.actions.run import Run
 from stages.actions.tables import KINDS, Row, Table
-from stages.core import stage as contract
+from stages.core.manifest import read_manifest
 
 Values = Mapping[int, float]  # by seed, in percent; a seed that is not finished is left out
 
@@ -85,7 +85,7 @@ def collect(table: Table, finished: Sequence[Cell], name: str) -> dict[Place, di
     """The metric NAME of every row and kind by seed, from the manifests of FINISHED cells."""
     values: dict[Place, dict[int, float]] = {Place(row.label, kind): {} for row in table.rows for kind in KINDS}
     for cell in finished:
-        metrics = (contract.read_manifest(cell.run.folder / "seed_infer") or {}).get("metrics", {})
+        metrics = (read_manifest(cell.run.folder / "seed_infer") or {}).get("metrics", {})
         for row in cell.rows:
             for kind in KINDS:
                 key = f"train/{row.source}/{kind}/{name}"

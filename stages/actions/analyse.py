@@ -13,6 +13,7 @@ from stages.actions.evaluate import details
 from stages.core import stage as contract
 from stages.core.errors import StageError
 from stages.core.files import write_json
+from stages.core.manifest import read_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +102,7 @@ def _measure(run: Run, images: int, reporter: contract.Reporter) -> tuple[list[_
 
     from stages.nets import bas, storage
 
-    if contract.read_manifest(run.folder / "seed_train") is None:
+    if read_manifest(run.folder / "seed_train") is None:
         raise StageError(f"No seed network in {run.folder}", "seed_train has not finished", "Run `bas seed train` first")
     network = run.report("seed_train")
     if network.state != "done":

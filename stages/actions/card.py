@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from stages import __version__
 from stages.actions.evaluate import TAUGHT, is_taught
-from stages.core import networks
-from stages.core import stage as contract
+from stages.core import inputs, networks
 from stages.core.files import write_text
+from stages.core.manifest import read_manifest
 
 if TYPE_CHECKING:
     from stages.actions.run import Run
@@ -24,7 +24,7 @@ def write(run: Run) -> list[Path]:
     """Write the card of each of RUN's networks, where it is not the same already; returns the paths of those written."""
     written = []
     for stage in STAGES:
-        manifest, path = contract.read_manifest(run.folder / stage), run.folder / stage / NAME
+        manifest, path = read_manifest(run.folder / stage), run.folder / stage / NAME
         text = "" if manifest is None else "\n".join(_lines(run, manifest)) + "\n"
         if text and not (path.exists() and path.read_text(encoding="utf-8") == text):
             write_text(path, text)
@@ -55,7 +55,7 @@ def _supervision(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
         yield "- supervision: true masks, an upper bound"
         return
     labels = _notes(run, "seed_train").get("labels", "an unknown source")
-    choice = contract.read_manifest(run.folder / "mask_choice") or {"fingerprint": {"config": {}}, "notes": {}}
+    choice = read_manifest(run.folder / "mask_choice") or {"fingerprint": {"config": {}}, "notes": {}}
     refine = choice["fingerprint"]["config"].get("refine", {})
     how = f": seeds of source `{refine['seed']}`, {KEPT[refine['keep']]}" if refine else ""
     yield f"- supervision: image-level labels from {labels}; masks made from them{how}"
@@ -68,16 +68,16 @@ def _supervision(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
 def _weights(run: Run) -> Iterator[str]:
     """Where every trained stage began, with the content of files."""
     for name in ("seed_train", "irn_train", STAGES[0]):
-        manifest = contract.read_manifest(run.folder / name)
+        manifest = read_manifest(run.folder / name)
         if manifest is not None:
             notes, content = manifest["notes"], manifest["fingerprint"].get("weights", "none")
-            digest = "" if content in contract.WEIGHTS else f", sha256 `{content}`"
+            digest = "" if content in inputs.WEIGHTS else f", sha256 `{content}`"
             yield f"- {name}: {notes.get('loaded', notes['weights']).removeprefix('weights ')}{digest}"
 
 
 def _scores(run: Run, trained: Mapping[str, Any]) -> Iterator[str]:
     """The metrics of the test of this very network, with its settings; a line that says so where it was not tested."""
-    manifest = contract.read_manifest(run.folder / TESTED)
+    manifest = read_manifest(run.folder / TESTED)
     if manifest is None or not _tests(manifest["fingerprint"], trained) or not manifest["metrics"]:
         yield "Not scored: `bas segment predict` on a list with true masks does it."
         return
@@ -104,4 +104,4 @@ def _commands(run: Run, manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _notes(run: Run, stage: str) -> Mapping[str, Any]:
-    return (contract.read_manifest(run.folder / stage) or {}).get("notes", {})
+    return (read_manifest(run.folder / stage) or {}).get("notes", {})

@@ -18,6 +18,7 @@ from stages.actions import configure
 from stages.actions.run import Run
 from stages.actions.states import Report
 from stages.actions.tables import Configured, Row, Table
+from stages.core import freshness
 from stages.core import stage as contract
 from stages.core.config import Section, merge
 from stages.core.errors import StageError
@@ -132,10 +133,10 @@ def execute(cell: Cell, base: Run, reporter: contract.Reporter, force: bool) -> 
 def _share(run: Run, name: str, home: Path) -> bool:
     """Link the finished result of a stage that lies elsewhere in HOME, if it is missing here and the same is wanted."""
     wanted, target = run.wanted(name), run.folder / name
-    if contract.state(target, wanted).state == "done":
+    if freshness.state(target, wanted).state == "done":
         return False
     others = (folder for folder in (home / name, *sorted(home.glob(f"{FOLDER}/*/*/*/{name}"))) if folder != target)
-    found = next((folder for folder in others if contract.state(folder, wanted).state == "done"), None)
+    found = next((folder for folder in others if freshness.state(folder, wanted).state == "done"), None)
     if found is not None:
         _link(found, target)
     return found is not None

@@ -9,10 +9,10 @@ from typing import Any
 from stages import PIPELINE
 from stages.actions.configure import stage_module
 from stages.core import config as configuration
-from stages.core import lists, networks, published
-from stages.core import stage as contract
+from stages.core import inputs, lists, networks, published
 from stages.core.config import Section
 from stages.core.errors import StageError
+from stages.core.manifest import begun_with, read_manifest
 from stages.core.runtime import Runtime
 from stages.data import demo, sources
 from stages.data.dataset import Generated
@@ -46,7 +46,7 @@ def stages(sections: Sections, names: Sequence[str], folder: Path) -> None:
     if any(_teaches(name) for name in names):
         networks.check(_network(sections), vars(sections[RECIPE])["weights"])
     for name in names:
-        contract.require_weights(sections[name])
+        inputs.require_weights(sections[name])
         getattr(stage_module(name), "check", lambda _: None)(sections[name])  # a stage's own, where it has one
         _imports(name, sections, folder)
 
@@ -67,7 +67,7 @@ def demo_lists(recipe: Generated | None, names: Sequence[str]) -> None:
 
 def _teaches(name: str) -> bool:
     """Whether the stage trains the segmentation network."""
-    return contract.NETWORK in stage_module(name).SHARED
+    return networks.SETTING in stage_module(name).SHARED
 
 
 def _network(sections: Sections) -> str:
@@ -99,7 +99,7 @@ def _confidence(sections: Sections) -> None:
 
 def _field(folder: Path) -> None:
     """Raise StageError where the IRN that is there was trained without displacements: nothing tells instances apart."""
-    made = contract.begun_with(folder / "irn_train").get("config", {}).get("irn_train", {})
+    made = begun_with(folder / "irn_train").get("config", {}).get("irn_train", {})
     if made.get("displacement") is False:
         raise StageError(
             "Cannot tell instances apart",
@@ -121,12 +121,12 @@ def _maps(sections: Sections) -> None:
 
 def _imports(name: str, sections: Sections, folder: Path) -> None:
     """Raise StageError where a stage reads an import that is not there: maps may be a misspelt source."""
-    for need in contract.needs(stage_module(name), sections[name]):
-        command = contract.brought(need)
-        if command is not None and contract.read_manifest(folder / need) is None:
+    for need in inputs.needs(stage_module(name), sections[name]):
+        command = inputs.brought(need)
+        if command is not None and read_manifest(folder / need) is None:
             source, kind = Path(need).name, Path(need).parent
             there = [path.name for path in (folder / kind).glob("*")]
-            right = sources.meant(source, there) if str(kind) == contract.IMPORTS else None
+            right = sources.meant(source, there) if str(kind) == inputs.IMPORTS else None
             question = f"Did you mean '{right}'? To import '{source}': " if right else ""
             todo = f"{question}Run `bas {command}` first"
             raise StageError(f"Cannot run {name}", f"its input {need} is not there in {folder}", todo)

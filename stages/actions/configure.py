@@ -11,9 +11,8 @@ from typing import Any, Literal
 import configs
 from stages import EXTRAS, PIPELINE
 from stages.core import config as configuration
-from stages.core import lists, networks
+from stages.core import inputs, lists, networks
 from stages.core import runtime as runtimes
-from stages.core import stage as contract
 from stages.core.config import Field, S, Section
 from stages.core.errors import StageError
 from stages.data import dataset as datasets
@@ -75,7 +74,7 @@ def plan(resolved: Mapping[str, Section], names: Sequence[str]) -> list[str]:
     planned: list[str] = []
 
     def add(name: str) -> None:
-        for need in contract.needs(stage_module(name), resolved[lists.stage_of(name)]):
+        for need in inputs.needs(stage_module(name), resolved[lists.stage_of(name)]):
             if need in EXTRAS:
                 add(need)
         if name not in planned:
@@ -122,7 +121,7 @@ def remember(values: dict[str, Any], former: Mapping[str, Any]) -> dict[str, Any
     kept: dict[str, Any] = {"data": {key: data[key] for key in ("root", "labels") if data.get(key) is not None}}
     for name, section in former.items():
         weights = section.get("weights") if isinstance(section, Mapping) else None
-        if weights not in (None, *contract.WEIGHTS) and "weights" not in (values.get(name) or {}):
+        if weights not in (None, *inputs.WEIGHTS) and "weights" not in (values.get(name) or {}):
             kept[name] = {"weights": weights}
     corrected = (former.get(CHOICE) or {}).get("corrected")
     if corrected and "corrected" not in (values.get(CHOICE) or {}):

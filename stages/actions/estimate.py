@@ -17,9 +17,9 @@ from stages.actions.run import Run
 from stages.actions.states import Report
 from stages.core import config as configuration
 from stages.core import lists
-from stages.core import stage as contract
 from stages.core.errors import StageError
 from stages.core.limits import cores
+from stages.core.manifest import read_manifest
 
 MODEL, BEFORE = "cost model", "its last run"
 LOOKED_AT = 16  # images whose size is taken for all
@@ -78,7 +78,7 @@ def _planned(run: Run, report: Report, data: Facts) -> Planned:
     gpu = run.runtime.expects_gpu
     here = machine(gpu, run.runtime.config.threads or cores(), run.runtime.workers)
     cost = model(run.sections, data, here)
-    manifest = contract.read_manifest(run.folder / report.name)
+    manifest = read_manifest(run.folder / report.name)
     former = None if manifest is None else _former(run, report.name, manifest, data)
     if manifest is None or former is None or (manifest["device"] == "cuda") != gpu:
         return Planned(report, cost, MODEL)

@@ -11,6 +11,7 @@ from stages.actions.run import Run
 from stages.core import stage as contract
 from stages.core.errors import StageError
 from stages.core.files import read_json
+from stages.core.manifest import read_manifest
 
 TAUGHT = "the masks, not known here, that taught the head which the segmentation network began with"
 
@@ -27,7 +28,7 @@ def collect(run: Run, recompute: bool, reporter: contract.Reporter) -> Collected
     """The numbers of every finished stage; RECOMPUTE scores the outputs again and leaves the manifests alone."""
     found = Collected()
     for name in run.stages():
-        manifest = contract.read_manifest(run.folder / name)
+        manifest = read_manifest(run.folder / name)
         if manifest is None:
             continue
         metrics, classes = manifest["metrics"], manifest["classes"]
@@ -42,7 +43,7 @@ def collect(run: Run, recompute: bool, reporter: contract.Reporter) -> Collected
 def outdated(run: Run) -> list[str]:
     """The stages whose manifests hold scores of another eval.subset than the run is configured with."""
     now = run.sections["eval"].plain()
-    return [name for name in run.stages() if _of_another_subset(contract.read_manifest(run.folder / name) or {}, now)]
+    return [name for name in run.stages() if _of_another_subset(read_manifest(run.folder / name) or {}, now)]
 
 
 def _of_another_subset(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -55,9 +56,7 @@ def _of_another_subset(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> b
 
 def supervision(run: Run) -> dict[str, str]:
     """What the run's masks and network were made of beyond image-level labels, as `supervision` in words; else nothing."""
-    trained, chosen = (
-        (contract.read_manifest(run.folder / name) or {}).get("notes", {}) for name in ("segment_train", "mask_choice")
-    )
+    trained, chosen = ((read_manifest(run.folder / name) or {}).get("notes", {}) for name in ("segment_train", "mask_choice"))
     if trained.get("supervision") == "full":
         return {"supervision": "true masks"}
     more = [f"{chosen['corrected']} of {chosen['images']} pseudo masks corrected by hand"] if chosen.get("corrected") else []
@@ -95,7 +94,7 @@ def details(run: Run) -> dict[str, dict[str, Any]]:
     """
     from stages.data.scoring import DETAILS
 
-    finished = [name for name in PIPELINE if contract.read_manifest(run.folder / name) is not None]
+    finished = [name for name in PIPELINE if read_manifest(run.folder / name) is not None]
     found = {name: read_json(run.folder / name / DETAILS) for name in finished}
     found = {name: detail for name, detail in found.items() if detail is not None}
     if not found:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stages import masks_import
 from stages.actions.run import Run
+from stages.core import inputs
 from stages.core import stage as contract
 from stages.core.errors import StageError
 from stages.core.files import read_json, write_atomic
+from stages.core.manifest import read_manifest
 
 if TYPE_CHECKING:
     from stages.data.dataset import Sample
@@ -105,7 +107,7 @@ def export_masks(run: Run, folder: Path, manner: Manner, reporter: contract.Repo
             given += [drawing] if drawing is not None and manner.format in OF_ALL else []
             meter.advance()
     export.finish(given)
-    masks_import.note_exported(run.folder / contract.CORRECTIONS, digests)
+    masks_import.note_exported(run.folder / inputs.CORRECTIONS, digests)
     counts = {"images": len(samples), "shapes": export.shapes, "changed": round(100 * export.changed / export.pixels, 4)}
     kind = "masks" if manner.format == "png" else manner.shapes
     return {"run": str(run.folder), "folder": str(folder), "from": source.name, "format": manner.format, "kind": kind, **counts}
@@ -113,7 +115,7 @@ def export_masks(run: Run, folder: Path, manner: Manner, reporter: contract.Repo
 
 def _source(run: Run) -> Path:
     """The folder of the stage whose masks are learnt from. Raises StageError where there is none; warns where it is stale."""
-    name = next((name for name in STAGES if contract.read_manifest(run.folder / name) is not None), None)
+    name = next((name for name in STAGES if read_manifest(run.folder / name) is not None), None)
     if name is None:
         raise StageError(f"No masks in {run.folder}", f"{STAGES[-1]} is not complete", "Run `bas refine irn` first")
     report = next(row for row in run.reports() if row.name == name)

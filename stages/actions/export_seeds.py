@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stages.actions.run import Run
 from stages.core import stage as contract
 from stages.core.errors import StageError
+from stages.core.manifest import read_manifest
 from stages.data import sources
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def export_seeds(run: Run, folder: Path, source: str, reporter: contract.Reporte
 
 def _require_seeds(run: Run) -> None:
     """Raise StageError where the run's seeds are not complete; warn where they are stale."""
-    if contract.read_manifest(run.folder / STAGE) is None:
+    if read_manifest(run.folder / STAGE) is None:
         raise StageError(f"No seeds in {run.folder}", f"{STAGE} is not complete", "Run `bas seed infer` first")
     report = next(row for row in run.reports() if row.name == STAGE)
     if report.state != "done":

@@ -11,10 +11,12 @@ from typing import Any
 from stages import masks_import
 from stages.actions.configure import CHOICE
 from stages.actions.run import Run
+from stages.core import freshness, inputs
 from stages.core import stage as contract
 from stages.core.config import validate
 from stages.core.errors import StageError
 from stages.core.files import digest
+from stages.core.manifest import MANIFEST, read_manifest
 from stages.data import sources
 
 
@@ -33,15 +35,15 @@ def import_masks(
     name = _name(name, source)
     log = run.begin()
     files = editors.find(source)
-    ctx = run.context(f"{contract.CORRECTIONS}/{name}", reporter, log)
+    ctx = run.context(f"{inputs.CORRECTIONS}/{name}", reporter, log)
     _restore(ctx.out)
     wanted = _fingerprint(run, config, files)
-    before = contract.state(ctx.out, wanted)
+    before = freshness.state(ctx.out, wanted)
     anew = force or before.state != "done"
     if anew:
         _replace(config, ctx, wanted, force)
     _use(run, name)
-    manifest = contract.read_manifest(ctx.out) or {}
+    manifest = read_manifest(ctx.out) or {}
     done = {"name": name, "imported": anew, "why": before.why if before.state != "missing" else "", "digest": manifest["digest"]}
     return {"run": str(run.folder), **done, **manifest["notes"]}
 
@@ -63,7 +65,7 @@ def _aside(folder: Path) -> Path:
 def _restore(folder: Path) -> None:
     """Put the former import back where the new one did not become whole."""
     aside = _aside(folder)
-    if contract.read_manifest(folder) is None and aside.exists():
+    if read_manifest(folder) is None and aside.exists():
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
     shutil.rmtree(aside, ignore_errors=True)
@@ -71,7 +73,7 @@ def _restore(folder: Path) -> None:
 
 def _replace(config: masks_import.Config, ctx: contract.Context, wanted: dict[str, Any], force: bool) -> None:
     """Import in place of what was imported under that name. Raises StageError, and leaves all as it was, on any fault."""
-    former = contract.read_manifest(ctx.out)
+    former = read_manifest(ctx.out)
     if former is not None:
         ctx.out.rename(_aside(ctx.out))
     try:
@@ -84,7 +86,7 @@ def _replace(config: masks_import.Config, ctx: contract.Context, wanted: dict[st
                 "Choose another --name: corrections of several names add up. Or drop them with --force",
             )
     except BaseException:
-        (ctx.out / contract.MANIFEST).unlink(missing_ok=True)
+        (ctx.out / MANIFEST).unlink(missing_ok=True)
         _restore(ctx.out)
         raise
     shutil.rmtree(_aside(ctx.out), ignore_errors=True)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from stages import seed_import
 from stages.actions.run import Run
+from stages.core import freshness, inputs
 from stages.core import stage as contract
 from stages.core.files import digest
+from stages.core.manifest import read_manifest
 from stages.data import sources
 
 if TYPE_CHECKING:
@@ -27,13 +29,13 @@ def import_seeds(run: Run, name: str, config: seed_import.Config, reporter: cont
     files = mapfiles.find(Path(config.folder), run.dataset.split("train"), run.dataset.classes)
     seed_import.require_files(files, config)
     log = run.begin()
-    ctx = run.context(f"{contract.IMPORTS}/{name}", reporter, log)
+    ctx = run.context(f"{inputs.IMPORTS}/{name}", reporter, log)
     wanted = _fingerprint(run, config, files, reporter)
-    before = contract.state(ctx.out, wanted)
+    before = freshness.state(ctx.out, wanted)
     anew = force or before.state != "done"
     if anew:
         contract.execute(seed_import, config, ctx, wanted, force)
-    manifest = contract.read_manifest(ctx.out) or {}
+    manifest = read_manifest(ctx.out) or {}
     done = {"name": name, "imported": anew, "why": before.why if before.state != "missing" else "", "digest": manifest["digest"]}
     return {"run": str(run.folder), **done, **manifest["notes"]}
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from stages import segment_predict
 from stages.core import exhaustion
-from stages.core import stage as contract
 from stages.core.config import validate
 from stages.core.errors import StageError
 from stages.core.files import sha256
+from stages.core.manifest import read_manifest
 from stages.core.runtime import Config as RuntimeConfig
 from stages.core.runtime import Runtime
 
@@ -174,7 +174,7 @@ def _checkpoint(source: Path, trained_by: str) -> Path:
         raise StageError(
             f"Cannot use network {source}", why, "Give a run's folder, its network.pth, or an .onnx file of `bas export`"
         )
-    if contract.read_manifest(source / trained_by) is None:
+    if read_manifest(source / trained_by) is None:
         command = trained_by.removeprefix("segment_")
         raise StageError(
             f"No segmentation network in {source}", f"{trained_by} has not finished there", f"Run `bas segment {command}` first"

@@ -12,13 +12,14 @@ from stages.actions import check as checks
 from stages.actions import run_folder
 from stages.actions.configure import EvalConfig, RefineConfig, plan, saved, stage_module
 from stages.actions.states import Report, Still, at_work, with_beginning
-from stages.core import lists
+from stages.core import freshness, inputs, lists
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import S, Section
 from stages.core.errors import StageError
 from stages.core.files import HashCache, write_text
 from stages.core.log import Tell, open_log
+from stages.core.manifest import begun_with, read_manifest
 from stages.data import dataset as datasets
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Run:
     def require(self, planned: Sequence[str], due: Sequence[str]) -> None:
         """Raise StageError where `execute` would refuse to run the stages DUE of those PLANNED; nothing is run."""
         for number, name in enumerate(due):
-            contract.require_inputs(stage_module(name), self.section(name), self.folder, due[:number])
+            inputs.require(stage_module(name), self.section(name), self.folder, due[:number])
         if due:
             self.rehearse(planned[planned.index(due[0]) :])
 
@@ -141,7 +142,7 @@ class Run:
         run_folder.require_room(self.folder)
         now, old = self.sections["data"].plain(), saved(self.folder).get("data") or {}
         reader, root = (key in old and old[key] != now[key] for key in ("reader", "root"))
-        begun = any(contract.begun_with(self.folder / name) for name in (*PIPELINE, *EXTRAS))
+        begun = any(begun_with(self.folder / name) for name in (*PIPELINE, *EXTRAS))
         if begun and (reader or (root and self._other_images())):
             raise StageError(
                 f"Run folder {self.folder} belongs to another dataset",
@@ -162,26 +163,26 @@ class Run:
     def _other_images(self) -> bool:
         """Whether stages were made from other images: a moved data folder is not another dataset."""
         for name in (*PIPELINE, *EXTRAS):
-            for split, value in contract.begun_with(self.folder / name).get("data", {}).items():
+            for split, value in begun_with(self.folder / name).get("data", {}).items():
                 return value != self.dataset.digest(split, self.hashes)
         return False
 
     def wanted(self, name: str, still: Still | None = None) -> dict[str, Any]:
         """The fingerprint that the stage's result should have now; of an import, whose folder may be gone, what can be known."""
-        if contract.brought(name):
+        if inputs.brought(name):
             split = {"train": (still or self.dataset).digest("train", self.hashes)}
-            return {**contract.begun_with(self.folder / name), "data": split}
+            return {**begun_with(self.folder / name), "data": split}
         stage = stage_module(name)
         reads = lists.read_by(stage, name)
-        return contract.fingerprint(stage, self.sections, still or self.dataset, self.folder, self.hashes, reads)
+        return freshness.fingerprint(stage, self.sections, still or self.dataset, self.folder, self.hashes, reads)
 
     def report(self, name: str, still: Still | None = None) -> Report:
         """State, reason, metrics and outputs of one stage."""
-        begun = contract.begun_with(self.folder / name)
-        now = contract.state(self.folder / name, self.wanted(name, still)) if begun else contract.NOT_RUN
+        begun = begun_with(self.folder / name)
+        now = freshness.state(self.folder / name, self.wanted(name, still)) if begun else freshness.NOT_RUN
         if name == self._at_work[0]:
-            now = contract.State("partial", self._at_work[1])
-        manifest = contract.read_manifest(self.folder / name) or {}
+            now = freshness.State("partial", self._at_work[1])
+        manifest = read_manifest(self.folder / name) or {}
         count = manifest.get("outputs", {}).get("count", 0)
         return Report(name, now.state, now.why, manifest.get("metrics", {}), manifest.get("seconds"), count)
 
@@ -193,15 +194,15 @@ class Run:
         """The pipeline with the extra stages that its settings call for, then those, and other lists, made all the same."""
         planned = plan(self.sections, list(PIPELINE))
         others = lists.found(self.folder)
-        return planned + [name for name in (*EXTRAS, *others) if name not in planned and contract.begun_with(self.folder / name)]
+        return planned + [name for name in (*EXTRAS, *others) if name not in planned and begun_with(self.folder / name)]
 
     def reports(self, still: Still | None = None) -> list[Report]:
         """The state of every import and stage; a stage whose input is stale or missing is at best stale itself."""
         rows: list[Report] = []
         behind: dict[str, str] = {}
         still = still or Still(lambda: self.dataset)
-        needs = {name: contract.needs(stage_module(name), self.section(name)) for name in self.stages()}
-        imports = {need: () for names in needs.values() for need in names if contract.brought(need)}
+        needs = {name: inputs.needs(stage_module(name), self.section(name)) for name in self.stages()}
+        imports = {need: () for names in needs.values() for need in names if inputs.brought(need)}
         for name, needed in (imports | needs).items():
             row = self._row(name, still)
             waiting = next((need for need in needed if need in behind), None)
@@ -238,7 +239,7 @@ class Run:
             if before.state == "done" and not anew:
                 yield rows.get(name, before), False
                 continue
-            contract.require_inputs(stage_module(name), self.section(name), self.folder)  # before the demo is generated
+            inputs.require(stage_module(name), self.section(name), self.folder)  # before the demo is generated
             if untried:
                 self.rehearse(planned[planned.index(name) :])
                 self.on_start()
@@ -262,9 +263,9 @@ class Run:
         warnings = []
         if unlabelled:
             warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
-        for need in contract.needs(stage_module(name), self.section(name)):
+        for need in inputs.needs(stage_module(name), self.section(name)):
             if need in rows and rows[need].state == "stale":
-                command = contract.brought(need)
+                command = inputs.brought(need)
                 remedy = f"Run `bas {command}` again" if command else "`bas run` makes both anew"
                 warnings.append(f"{name} reads {need}, which is stale: {rows[need].why}. {remedy}")
         for warning in warnings:

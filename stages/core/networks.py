@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stages.core.errors import StageError
 
+SETTING = "segment.network"  # that names one; where it is a path, the config's content counts, and what it builds on
 OURS = "deeplabv2"
 TITLES = {
     OURS: "DeepLabV2",

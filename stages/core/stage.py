@@ -2,36 +2,30 @@
 
 A stage module has NEEDS (earlier stages), SHARED (sections, or settings of them as `refine.seed`, that it reads beside
 its own), READS (splits of the dataset), MEMORY (if it trains or infers: the settings to change where memory runs out),
-`Config` and `run(config, ctx) -> Outputs`. Here is the rest, the same for all. A present manifest means a complete
-stage; freshness is by content: configuration, input manifests, images and labels, initial weights.
+`Config` and `run(config, ctx) -> Outputs`. It may have `more_needs(config)` (stages and imports that its settings call for),
+`check(config)` (settings that do not go together are refused before any stage works) and `score(config, ctx)` (its outputs
+against true masks, again). Here is the rest, the same for all; what it reads is in `inputs`, whether it is fresh in
+`freshness`, and a present manifest means a complete stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stages.core import clock, exhaustion, lists, networks
+from stages.core import clock, exhaustion, freshness, inputs, lists
 from stages.core.config import Section
-from stages.core.errors import StageError
-from stages.core.files import TEMPORARY, HashCache, read_json, write_json
+from stages.core.files import TEMPORARY, write_json
 from stages.core.log import ALOUD
 from stages.core.manifest import DIGESTS, MANIFEST, STARTED, begun_with, lost, read_manifest, write
 from stages.core.runtime import Runtime
 
 if TYPE_CHECKING:
     import logging
-
-IMPORTS = "imports"  # folder of the maps that came from elsewhere, one a name
-CORRECTIONS = "corrections"  # folder of the masks that were corrected by hand, likewise
-BROUGHT = {IMPORTS: "seed import", CORRECTIONS: "masks import"}  # folders of what comes from outside, and what brings it
-NOT_CONTENT = frozenset({"weights"})  # settings that name a file: its content counts, not its path
-NETWORK = "segment.network"  # where it is a config's path, its content counts too
-WEIGHTS = ("none", "imagenet", "coco", "seed")  # initial weights that are no file
 
 
 class Meter(Protocol):
@@ -93,131 +87,13 @@ class Context:
         return self.reporter.track(label, total, done)
 
 
-@dataclass(frozen=True)
-class State:
-    """done, stale, partial or missing, and why."""
-
-    state: str
-    why: str
-
-
-NOT_RUN = State("missing", "not run yet")
-
-
-def fingerprint(
-    stage: ModuleType, sections: Mapping[str, Section], dataset: Any, run_dir: Path, hashes: HashCache, reads: Iterable[str]
-) -> dict[str, Any]:
-    """Everything that decides a stage's result: settings, seed, inputs' digests, images and labels it READS, initial weights."""
-    name = stage.__name__.rsplit(".", 1)[-1]
-    config = _settings(sections, (name, *stage.SHARED))
-    inputs = {need: (read_manifest(run_dir / need) or {}).get("digest") for need in needs(stage, sections[name])}
-    digests = {split: dataset.digest(split, hashes) for split in reads}
-    data = {split: value for split, value in digests.items() if value is not None}
-    require_weights(sections[name])
-    weights = getattr(sections[name], "weights", None)
-    named: dict[str, Any] = {"weights": _weights_digest(weights, hashes)} if weights is not None else {}
-    own = [
-        file for setting in stage.SHARED if setting == NETWORK for file in networks.files(vars(sections["segment"])["network"])
-    ]
-    named |= {"network": [hashes.of(file) for file in own]} if own else {}
-    seed = {"runtime": {"seed": sections["runtime"].plain()["seed"]}}
-    return {"stage": name, "config": config | seed, "inputs": inputs, "data": data, **named}
-
-
-def _settings(sections: Mapping[str, Section], names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Plain values by section of what NAMES name: whole sections, or single settings as `refine.seed`."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in names:
-        section, _, setting = name.partition(".")
-        values = sections[section].deciding(NOT_CONTENT)
-        chosen = {key: value for key, value in values.items() if key == setting or not setting}
-        found |= {section: {**found.get(section, {}), **chosen}} if chosen else {}
-    return found
-
-
-def needs(stage: ModuleType, section: Section) -> tuple[str, ...]:
-    """The stages and imports that a stage reads: its NEEDS, and what its `more_needs(config)` names."""
-    more = getattr(stage, "more_needs", None)
-    return (*stage.NEEDS, *(more(section) if more is not None else ()))
-
-
-def require_weights(section: Section) -> None:
-    """Raise StageError when SECTION names a file of weights that is not there."""
-    weights = getattr(section, "weights", None)
-    if weights not in (None, *WEIGHTS) and not Path(weights).is_file():
-        raise StageError(f"Cannot read weights {weights}", "no such file", "Check the path given to --weights")
-
-
-def _weights_digest(weights: str, hashes: HashCache) -> str:
-    return weights if weights in WEIGHTS else hashes.of(Path(weights))
-
-
-def state(folder: Path, wanted: Mapping[str, Any]) -> State:
-    """Compare a stage's folder with the fingerprint that its result should have."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        started = read_json(folder / STARTED)
-        if started is None:
-            return NOT_RUN
-        changed = differences(started, wanted)
-        return (
-            State("stale", f"interrupted, and since then: {changed[0]}")
-            if changed
-            else State("partial", "interrupted; run again to go on")
-        )
-    changed = differences(manifest["fingerprint"], wanted)
-    if changed:
-        return State("stale", changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""))
-    gone = next(lost(folder, manifest), None)
-    return State("stale", f"output {gone} is missing or changed") if gone else State("done", "")
-
-
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """What changed between two fingerprints, field by field, in words."""
-    tables = [value for value in (old, new) if isinstance(value, Mapping)]
-    if len(tables) == 2 or (tables and None in (old, new)):  # a table that came later is not there before
-        before, now = old or {}, new or {}
-        keys = dict.fromkeys([*before, *now])
-        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))]
-    if old == new:
-        return []
-    if where.startswith("inputs."):
-        name = where.removeprefix("inputs.")
-        return [f"{name} was {'imported' if brought(name) else 'run'} again or is missing"]
-    if where == "files":
-        return ["the files that were imported changed"]
-    if where.startswith("data."):
-        return [f"the images or labels of split '{where.split('.')[1]}' changed"]
-    if where in ("weights", "network"):
-        return [f"the {'initial weights' if where == 'weights' else 'config of the network'} changed"]
-    before, now = ("the default" if value is None else value for value in (old, new))
-    return [f"{where.removeprefix('config.')}: {before} → {now}"]
-
-
-def brought(name: str) -> str | None:
-    """What brings NAME, an import, from outside, as words of the command; None for a stage of this run."""
-    command = BROUGHT.get(name.partition("/")[0])
-    return command and f"{command} DIR --name {Path(name).name}"
-
-
-def require_inputs(stage: ModuleType, section: Section, run_dir: Path, coming: Collection[str] = ()) -> None:
-    """Raise StageError when an earlier stage or an import that this one reads is neither complete nor COMING before it."""
-    for need in needs(stage, section):
-        if need not in coming and read_manifest(run_dir / need) is None:
-            raise StageError(
-                f"Cannot run {stage.__name__.rsplit('.', 1)[-1]}",
-                f"its input {need} is not there in {run_dir}",
-                f"Run `bas {brought(need) or f'run DATASET --until {need}'}` first",
-            )
-
-
 def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, Any], force: bool) -> dict[str, Any]:
     """Run a stage that is not fresh, in its own folder, and write its manifest last. Returns the manifest.
 
     Partial outputs of the same fingerprint are kept and continued; those of another are removed first.
     """
-    require_inputs(stage, config, ctx.run_dir)
-    current = state(ctx.out, wanted)
+    inputs.require(stage, config, ctx.run_dir)
+    current = freshness.state(ctx.out, wanted)
     _clear(ctx.out, wanted, force)
     ctx.say(_beginning(current, force))
     clock.start(ctx.out)  # before anything is written: it looks at the last file of the call before
@@ -234,7 +110,7 @@ def execute(stage: ModuleType, config: Section, ctx: Context, wanted: dict[str, 
     return manifest
 
 
-def _beginning(before: State, force: bool) -> str:
+def _beginning(before: freshness.State, force: bool) -> str:
     """How a stage begins, in words."""
     if before.state == "missing":
         return "starts"
@@ -246,7 +122,7 @@ def _beginning(before: State, force: bool) -> str:
 def _clear(folder: Path, wanted: Mapping[str, Any], force: bool) -> None:
     """Remove what the stage cannot go on from: everything of another fingerprint, else what is damaged or half written."""
     manifest, begun = read_manifest(folder), begun_with(folder)
-    if force or not begun or differences(begun, wanted):
+    if force or not begun or freshness.differences(begun, wanted):
         import shutil
 
         shutil.rmtree(folder, ignore_errors=True)
