@@ -10,14 +10,14 @@ from typing import IO, TYPE_CHECKING, Any
 from stages import EXTRAS, PIPELINE
 from stages.actions import check as checks
 from stages.actions import run_folder
-from stages.actions.configure import EvalConfig, RefineConfig, plan, saved, stage_module
-from stages.actions.states import Report, Still, at_work, with_beginning
+from stages.actions.configure import EvalConfig, RefineConfig, plan, stage_module
+from stages.actions.states import Report, Still, at_work, held_back, stale_inputs, with_beginning
 from stages.core import freshness, inputs, lists
 from stages.core import runtime as runtimes
 from stages.core import stage as contract
 from stages.core.config import S, Section
 from stages.core.errors import StageError
-from stages.core.files import HashCache, write_text
+from stages.core.files import HashCache
 from stages.core.log import Tell, open_log
 from stages.core.manifest import begun_with, read_manifest
 from stages.data import dataset as datasets
@@ -53,14 +53,7 @@ class Run:
 
     def canonical(self, name: str) -> str:
         """NAME without its list where that is the one which is read anyway. Raises StageError on what cannot be a list."""
-        asked = lists.list_of(name)
-        if asked is None or asked == "val" or asked == self._section("data", datasets.Config).val:
-            return lists.stage_of(name)
-        if Path(asked).name != asked or asked.startswith("."):
-            raise StageError(
-                f"Bad list '{asked}'", "the name of a list is no path", "Give the name of one of the dataset's lists"
-            )
-        return name
+        return lists.canonical(name, ("val", self._section("data", datasets.Config).val))
 
     @property
     def recipe(self) -> datasets.Generated | None:
@@ -140,25 +133,12 @@ class Run:
     def require_place(self) -> None:
         """Raise StageError where the folder holds a run of another dataset, OSError where it cannot be written into."""
         run_folder.require_room(self.folder)
-        now, old = self.sections["data"].plain(), saved(self.folder).get("data") or {}
-        reader, root = (key in old and old[key] != now[key] for key in ("reader", "root"))
-        begun = any(begun_with(self.folder / name) for name in (*PIPELINE, *EXTRAS))
-        if begun and (reader or (root and self._other_images())):
-            raise StageError(
-                f"Run folder {self.folder} belongs to another dataset",
-                f"it holds a run on {old.get('root') or old.get('reader')}",
-                "Choose another folder with --run DIR, or remove this one",
-            )
+        run_folder.require_same_data(self.folder, self.sections["data"].plain(), self._other_images)
 
     def save_config(self) -> None:
         """Write config.yaml. Raises StageError when the folder holds a run of another dataset."""
-        import yaml
-
         self.require_place()
-        values = {name: section.plain() for name, section in self.sections.items()}
-        path, text = self.folder / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+        run_folder.save_config(self.folder, self.sections)
 
     def _other_images(self) -> bool:
         """Whether stages were made from other images: a moved data folder is not another dataset."""
@@ -198,19 +178,10 @@ class Run:
 
     def reports(self, still: Still | None = None) -> list[Report]:
         """The state of every import and stage; a stage whose input is stale or missing is at best stale itself."""
-        rows: list[Report] = []
-        behind: dict[str, str] = {}
         still = still or Still(lambda: self.dataset)
         needs = {name: inputs.needs(stage_module(name), self.section(name)) for name in self.stages()}
         imports = {need: () for names in needs.values() for need in names if inputs.brought(need)}
-        for name, needed in (imports | needs).items():
-            row = self._row(name, still)
-            waiting = next((need for need in needed if need in behind), None)
-            if row.state == "done" and waiting is not None:
-                row = Report(name, "stale", f"its input {waiting} is {behind[waiting]}", row.metrics, row.seconds, row.outputs)
-            if row.state != "done":
-                behind[name] = row.state
-            rows.append(row)
+        rows = held_back((self._row(name, still), needed) for name, needed in (imports | needs).items())
         if not self.look:
             self.hashes.save()
         return with_beginning(rows, self._at_work)
@@ -263,11 +234,7 @@ class Run:
         warnings = []
         if unlabelled:
             warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
-        for need in inputs.needs(stage_module(name), self.section(name)):
-            if need in rows and rows[need].state == "stale":
-                command = inputs.brought(need)
-                remedy = f"Run `bas {command}` again" if command else "`bas run` makes both anew"
-                warnings.append(f"{name} reads {need}, which is stale: {rows[need].why}. {remedy}")
+        warnings += stale_inputs(name, inputs.needs(stage_module(name), self.section(name)), rows)
         for warning in warnings:
             log.warning(warning)
 

@@ -1,15 +1,20 @@
-"""A run's folder: whether it can be one, held by one process at a time, cleared of what a kill left."""
+"""A run's folder: whether it can be one, its configuration, held by one process at a time, cleared of what a kill left."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from stages import EXTRAS, PIPELINE
+from stages.actions.configure import saved
 from stages.actions.states import LOCK
+from stages.core.config import Section
 from stages.core.errors import StageError
-from stages.core.files import TEMPORARY, own
+from stages.core.files import TEMPORARY, own, write_text
+from stages.core.manifest import begun_with
 
 
 def require_room(folder: Path) -> None:
@@ -19,6 +24,32 @@ def require_room(folder: Path) -> None:
     fault = (errno.EEXIST if there == folder else errno.ENOTDIR) if not there.is_dir() else errno.EACCES
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise OSError(fault, os.strerror(fault), str(there))
+
+
+def require_same_data(folder: Path, data: Mapping[str, Any], other_images: Callable[[], bool]) -> None:
+    """Raise StageError where FOLDER holds a run of another dataset than DATA, the settings of one, describe.
+
+    A moved folder of data is no other dataset: OTHER_IMAGES says whether what lies there was made from others.
+    """
+    former = saved(folder).get("data") or {}
+    reader, root = (key in former and former[key] != data[key] for key in ("reader", "root"))
+    begun = any(begun_with(folder / name) for name in (*PIPELINE, *EXTRAS))
+    if begun and (reader or (root and other_images())):
+        raise StageError(
+            f"Run folder {folder} belongs to another dataset",
+            f"it holds a run on {former.get('root') or former.get('reader')}",
+            "Choose another folder with --run DIR, or remove this one",
+        )
+
+
+def save_config(folder: Path, sections: Mapping[str, Section]) -> None:
+    """Write config.yaml, unless it says the same already."""
+    import yaml
+
+    values = {name: section.plain() for name, section in sections.items()}
+    path, text = folder / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def hold(folder: Path) -> IO[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import EXTRAS, PIPELINE
-from stages.core import clock, lists
+from stages.core import clock, inputs, lists
 from stages.core.files import HashCache, held
 from stages.data import demo
 from stages.data.dataset import generated_root
@@ -70,6 +70,29 @@ def at_work(folder: Path) -> tuple[str, str]:
         return name, f"running since {time.strftime('%Y-%m-%d %H:%M', time.localtime(begun[name]))}"
     made = demo.is_half_made(generated_root(folder))
     return "", "about to start: its images are being generated" if made else "about to start: another process is at work here"
+
+
+def held_back(rows: Iterable[tuple[Report, Sequence[str]]]) -> list[Report]:
+    """The reports of ROWS, each with what its stage reads, in their order; a done one whose input is not done is stale itself."""
+    told: list[Report] = []
+    behind: dict[str, str] = {}
+    for row, needed in rows:
+        waiting = next((need for need in needed if need in behind), None)
+        if row.state == "done" and waiting is not None:
+            row = replace(row, state="stale", why=f"its input {waiting} is {behind[waiting]}")
+        if row.state != "done":
+            behind[row.name] = row.state
+        told.append(row)
+    return told
+
+
+def stale_inputs(name: str, needed: Sequence[str], rows: Mapping[str, Report]) -> Iterator[str]:
+    """What is to be told before stage NAME reads, of what it NEEDED, something stale."""
+    for need in needed:
+        if need in rows and rows[need].state == "stale":
+            command = inputs.brought(need)
+            remedy = f"Run `bas {command}` again" if command else "`bas run` makes both anew"
+            yield f"{name} reads {need}, which is stale: {rows[need].why}. {remedy}"
 
 
 def with_beginning(rows: list[Report], at_work: tuple[str, str]) -> list[Report]:

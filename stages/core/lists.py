@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+
+from stages.core.errors import StageError
 
 MARK = "@"
 
@@ -16,6 +19,16 @@ def on(stage: str, images: str) -> str:
 def stage_of(name: str) -> str:
     """The stage that NAME means: its module, and its section of the configuration."""
     return name.partition(MARK)[0]
+
+
+def canonical(name: str, usual: Sequence[str]) -> str:
+    """NAME without its list where that is one of the USUAL, which is read anyway. Raises StageError on what cannot be a list."""
+    asked = list_of(name)
+    if asked is None or asked in usual:
+        return stage_of(name)
+    if Path(asked).name != asked or asked.startswith("."):
+        raise StageError(f"Bad list '{asked}'", "the name of a list is no path", "Give the name of one of the dataset's lists")
+    return name
 
 
 def list_of(name: str) -> str | None:
