@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stages.core.errors import StageError
-from stages.data.formats import SUFFIXES, UNSUPPORTED
+from stages.data.formats import SUFFIXES, UNSUPPORTED, ending
 from stages.data.labels import Labels
 from stages.data.readers import Reader
 from stages.data.readers.listed import Listed
@@ -143,9 +143,9 @@ def _files(reader: Reader, ids: Sequence[str], name: str) -> Iterator[tuple[str,
 def _others(root: Path, known: set[str]) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
     """Image files below ROOT that no list names, and those of formats that cannot be read."""
     found = [path for path in _walk(root) if not known or os.path.realpath(path) not in known]
-    images = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
-    unsupported = tuple(path for path in found if Path(path).suffix.lower() in UNSUPPORTED)
-    return tuple(Entry(os.path.relpath(path, root), path) for path in images), unsupported
+    images = (path for path in found if ending(path) in SUFFIXES)
+    unsupported = tuple(path for path in found if ending(path) in UNSUPPORTED)
+    return tuple(Entry(path.removeprefix(os.fspath(root)).lstrip(os.sep), path) for path in images), unsupported
 
 
 def _walk(root: Path) -> Iterable[str]:

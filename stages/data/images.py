@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import warnings
 import zlib
@@ -68,7 +69,7 @@ def opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
     """An image whose header alone is read so far. Raises what DAMAGE lists, ValueError on more than MOST_PIXELS."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of large images and damaged tags
-        if isinstance(source, Path) and source.exists() and not source.is_file():
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
             raise OSError("no regular file")  # a pipe or device may never end
         with Image.open(source, formats=DECODERS) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -97,7 +98,7 @@ def _flat(image: Image.Image) -> Image.Image:
     elif image.mode == "F":
         raise ValueError("its pixels are fractions, whose range no file states")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     clear = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
 
