@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ REPEATS = 5
 SHORTEST = 0.02  # seconds; what takes less is called several times a turn
 
 Work = Callable[[], object]
+Clock = Callable[[], float]
 T = TypeVar("T")
 
 
@@ -88,28 +91,49 @@ class Pair:
         return Measured(self.ratio, self.ratio >= least, self.seconds, "s", self.reference_seconds, sizes, extra)
 
 
-def in_turns(reference: Work, product: Work, repeats: int = REPEATS, wait: Work = lambda: None) -> Pair:
-    """Time both REPEATS times in turns, the first to go changing with every turn. WAIT ends what a device still does."""
+def in_turns(
+    reference: Work, product: Work, repeats: int = REPEATS, wait: Work = lambda: None, own: Clock = time.process_time
+) -> Pair:
+    """Time both REPEATS times in turns, the first to go changing with every turn. WAIT ends what a device still does.
+
+    OWN: the clock of their own work; `own_and_children` where they start processes.
+    """
     calls = {work: _calls(work, wait) for work in (reference, product)}
     turns: dict[Work, list[Turn]] = {reference: [], product: []}
     for turn in range(repeats):
         for work in (reference, product) if turn % 2 == 0 else (product, reference):
-            turns[work].append(_timed(work, calls[work], wait))
+            turns[work].append(_timed(work, calls[work], wait, own))
     return Pair(tuple(turns[reference]), tuple(turns[product]))
 
 
 def _calls(work: Work, wait: Work) -> int:
     """Calls a turn, from a first one that also warms up."""
-    return max(1, math.ceil(SHORTEST / max(_timed(work, 1, wait).own, 1e-6)))
+    return max(1, math.ceil(SHORTEST / max(_timed(work, 1, wait, time.process_time).own, 1e-6)))
 
 
-def _timed(work: Work, calls: int, wait: Work) -> Turn:
+def _timed(work: Work, calls: int, wait: Work, own: Clock) -> Turn:
     wait()
-    wall, own = time.perf_counter(), time.process_time()
+    wall, used = time.perf_counter(), own()
     for _ in range(calls):
         work()
     wait()
-    return Turn((time.perf_counter() - wall) / calls, (time.process_time() - own) / calls)
+    return Turn((time.perf_counter() - wall) / calls, (own() - used) / calls)
+
+
+def own_and_children() -> float:
+    """Seconds of work of this process, and of all that it started and these did, ended or not. Raises Skipped without /proc."""
+    if not Path("/proc/self/stat").exists():
+        raise Skipped("the system does not tell what a process's children did")
+    spent, parents = {}, {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            fields = file.read_text().rpartition(")")[2].split()
+            parents[int(file.parent.name)] = int(fields[1])
+            spent[int(file.parent.name)] = sum(map(int, fields[11:15]))  # user and system, its own and of ended children
+    ours = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(spent.get(process, 0) for process in ours) / os.sysconf("SC_CLK_TCK")
 
 
 def require_equal(equal: bool, what: str) -> None:

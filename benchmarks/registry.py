@@ -51,7 +51,7 @@ TABLE: dict[str, Benchmark] = {
     "cli_help": Benchmark("command:help_text", "≤ 0.2 s, torch not imported"),
     "cli_status": Benchmark("command:status", "≤ 0.2 s, torch not imported"),
     "rerun_cached": Benchmark("command:rerun", "≤ 1 s for a finished run of 10,582 images"),
-    "data_check": Benchmark("data:check", "≥ 0.9 of the speed of processes that only decode 10,000 files"),
+    "data_check": Benchmark("data:check", "≥ 0.9 of the speed of processes that only decode 10,000 files as it does"),
     "resume": Benchmark("interruption:resume", "≤ 0.55 of the full time after a kill half way, identical output"),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command, Counter
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from stages.actions import check_data, clean_lists
 from stages.actions.check_data import Report
@@ -62,6 +62,16 @@ def test_a_code_says_where_a_picture_becomes_brighter() -> None:
     assert np.unpackbits(perceptual.difference_code(ramp.T)).tolist() == [0] * 64 + [1] * 64
     picture = np.random.default_rng(0).random((9, 9))
     assert np.array_equal(perceptual.difference_code(picture), perceptual.difference_code(picture * 3 + 7))
+    both = perceptual.difference_code(np.stack([ramp, ramp.T]))
+    assert np.array_equal(both, [perceptual.difference_code(ramp), perceptual.difference_code(ramp.T)])
+
+
+def test_near_pairs_may_share_no_part() -> None:
+    """Bits that differ spread over all parts, as far from each other as can be."""
+    codes = np.zeros((3, perceptual.BITS), np.uint8)
+    codes[1, :14], codes[2, 100:115] = 1, 1
+    pairs = perceptual.near_pairs(np.packbits(codes, axis=1), 14)
+    assert pairs.tolist() == [[0, 1]]
 
 
 # --- one file ---
@@ -262,6 +272,22 @@ def test_doubles_within_a_split_and_images_in_no_list_are_no_errors(devkit: Path
     assert expected.items() <= kinds(report).items() and report.sound
     assert files_of(report, "same bytes twice") == [("demo_00000.png", "stray.png")]
     assert files_of(report, "no label") == [("demo_00000.png",)]
+
+
+def test_doubles_have_the_same_bytes_and_not_only_their_number_and_picture(devkit: Path, tmp_path: Path) -> None:
+    root = tmp_path / "two"
+    root.mkdir()
+    for name in "abcd":
+        notes = PngImagePlugin.PngInfo()
+        notes.add_text("author", name.replace("d", "c"))
+        with Image.open(image(devkit, 0)) as picture:
+            picture.save(root / f"{name}.png", pnginfo=notes)
+    (root / "broken.png").write_bytes(b"no image")
+    (root / "cut.png").write_bytes(b"no image")
+    assert len({path.stat().st_size for path in root.iterdir()}) == 2
+    report = checked(root)
+    assert files_of(report, "same bytes twice") == [("c.png", "d.png"), ("broken.png", "cut.png")]
+    assert files_of(report, "near-duplicates") == [("a.png", "b.png", "c.png")]
 
 
 def test_what_is_no_dataset_is_refused(bas: Command, tmp_path: Path) -> None:

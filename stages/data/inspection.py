@@ -7,7 +7,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -92,7 +92,8 @@ def _decoded(file: str, image: Image.Image, count: int) -> Facts:
 
 def _colourless(small: Image.Image) -> bool:
     """Whether the three channels of an RGB picture are as good as one."""
-    low, high = zip(*small.getextrema(), strict=True)
+    extrema: Any = small.getextrema()  # (lowest, highest) of each channel
+    low, high = zip(*extrema, strict=True)
     if max(low) - min(low) > COLOURLESS or max(high) - min(high) > COLOURLESS:
         return False  # nearly every picture in colour, at a tenth of the cost
     red, green, blue = np.moveaxis(np.asarray(small, np.int16), -1, 0)
