@@ -89,7 +89,7 @@ def _kill_half_way(child: int, stage: Path) -> None:
 
 def _half_done(stage: Path) -> bool:
     """Whether half of the steps are in the training curves, or half of the seeds are there."""
-    rows = curves.read(stage / "curves.jsonl")
+    rows = curves.read(stage)
     return bool(rows and rows[-1]["step"] >= STEPS / 2) or len(list(stage.glob("seeds/[!.]*.npz"))) >= IMAGES / 2
 
 

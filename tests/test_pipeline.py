@@ -81,7 +81,7 @@ def test_sheets_curves_and_tensorboard_are_there(home: Path):
         with Image.open(home / f"runs/small/{name}/{sheet}.png") as image:
             assert min(image.size) > 180
     for name in ("seed_train", "irn_train", "segment_train"):
-        assert curves.read(home / f"runs/small/{name}/curves.jsonl")
+        assert curves.read(home / f"runs/small/{name}")
         assert list((home / f"runs/small/{name}/tensorboard").iterdir())
 
 

@@ -75,7 +75,7 @@ def test_training_writes_a_network_curves_and_notes(trained: Path, folder: Path)
     assert all((folder / "segment_train" / file).is_file() for file in outputs.files)
     assert set(outputs.metrics) == {"train/loss", "train/loss/x1", "train/loss/x0.5", "train/loss/x0.75", "train/loss/max"}
     assert outputs.notes["supervision"] == "pseudo" and outputs.notes["loaded"].startswith("weights seed")
-    assert curves.read(folder / "segment_train" / "curves.jsonl")[-1]["step"] == 12
+    assert curves.read(folder / "segment_train")[-1]["step"] == 12
     twice = [torch.load(path / "segment_train" / "network.pth", weights_only=True) for path in (folder, trained)]
     assert all(torch.equal(twice[0]["state_dict"][key], value) for key, value in twice[1]["state_dict"].items())
     assert twice[0]["meta"]["dataset_meta"]["classes"][0] == "background"
@@ -125,7 +125,7 @@ def test_training_goes_on_after_an_interruption(trained: Path, folder: Path, mon
     segment_train.run(TRAIN, context(folder, "segment_train"))
     nets = [torch.load(path / "segment_train" / "network.pth", weights_only=True) for path in (folder, trained)]
     assert all(torch.equal(nets[0]["state_dict"][key], value) for key, value in nets[1]["state_dict"].items())
-    steps = [row["step"] for row in curves.read(folder / "segment_train" / "curves.jsonl")]
+    steps = [row["step"] for row in curves.read(folder / "segment_train")]
     assert steps == [5, 10, 12]
 
 

@@ -199,11 +199,11 @@ def test_terms_that_never_differ_are_one_curve():
 
 def test_curves_hold_every_term_and_are_drawn(tmp_path: Path):
     fit(tmp_path, [1.0] * 5)
-    rows = curves.read(tmp_path / "train/curves.jsonl")
+    rows = curves.read(tmp_path / "train")
     assert [row["step"] for row in rows] == [2, 4, 5] and set(rows[0]) == {"step", "lr_factor", "square", "total"}
     with (tmp_path / "train/curves.jsonl").open("a") as file:
         file.write('{"step": 6, "squ')
-    assert curves.read(tmp_path / "train/curves.jsonl") == rows
+    assert curves.read(tmp_path / "train") == rows
     assert curves.plot(tmp_path / "train") == Path("curves.png") and (tmp_path / "train/curves.png").is_file()
     assert list((tmp_path / "train/tensorboard").iterdir())
 

@@ -12,6 +12,8 @@ from stages.core.files import write_atomic, write_text
 if TYPE_CHECKING:
     from torch import Tensor
 
+FILE = "curves.jsonl"  # in a stage's folder
+
 
 class Curves:
     """Training curves as JSON lines and TensorBoard; after an interruption, what lies beyond the state is dropped."""
@@ -19,8 +21,8 @@ class Curves:
     def __init__(self, folder: Path, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = folder / "curves.jsonl"
-        rows = [row for row in read(path) if row["step"] <= start]
+        path = folder / FILE
+        rows = [row for row in read(folder) if row["step"] <= start]
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._lines = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
@@ -45,9 +47,9 @@ class Curves:
         return values
 
 
-def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a curves file; a line cut by a crash is left out."""
-    rows = []
+def read(folder: Path) -> list[dict[str, float]]:
+    """The rows that are kept in a stage's FOLDER, none where nothing is; a line cut by a crash is left out."""
+    path, rows = folder / FILE, []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
@@ -58,7 +60,7 @@ def read(path: Path) -> list[dict[str, float]]:
 
 def final(folder: Path) -> dict[str, float]:
     """The last value of every loss term under its metric's key."""
-    last = read(folder / "curves.jsonl")[-1]
+    last = read(folder)[-1]
     return {f"train/loss/{name}": value for name, value in last.items() if name not in ("step", "lr_factor")}
 
 
@@ -76,7 +78,7 @@ def plot(folder: Path) -> Path:
     """Draw every loss term against the step as `curves.png`, terms that never differ as one; returns its name."""
     from matplotlib.figure import Figure
 
-    drawn = distinct(read(folder / "curves.jsonl"))
+    drawn = distinct(read(folder))
     figure = Figure(figsize=(3.2 * len(drawn), 2.8), layout="constrained")
     for axes, (name, points) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
         axes.plot(*zip(*points, strict=True), linewidth=1)

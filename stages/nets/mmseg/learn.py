@@ -50,7 +50,7 @@ def learn(recipe: Recipe, pairs: Sequence[Pair], ctx: Context) -> Outputs:
             write_json(ctx.out / INITIAL, {"loaded": report.line(), "initial": report.facts()})
 
         runner.train(settings(recipe, ctx), material, ctx.out, ctx.runtime.placement, on_step, initialise)
-    last = curves.read(ctx.out / "curves.jsonl")[-1]
+    last = curves.read(ctx.out)[-1]
     metrics = {f"train/{name.replace('loss_', 'loss/')}": v for name, v in last.items() if name.startswith("loss")}
     notes = _notes(recipe, present, limits, ctx.dataset.classes)
     notes |= {"network": ctx.shared["segment"].network, **(read_json(ctx.out / INITIAL) or {})}
