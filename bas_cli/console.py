@@ -103,6 +103,8 @@ def found_table(found: Mapping[str, Any], stream: TextIO | None = None) -> None:
     for key, words in (("absent", "are named and not there"), ("unnamed", "are there and not named")):
         if found.get(key):
             warn(f"{len(found[key])} images {words}, first '{found[key][0]}'")
+    for path, count in found["left_out"].items():
+        warn(f"{count} images are left out, as they are not in {path}")
 
 
 def _taken(cost: Mapping[str, float]) -> tuple[str, str, str]:

@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, Counter
+from conftest import Command, Counter, settings
 from PIL import Image, PngImagePlugin
 
+import configs
 from stages.actions import check_data, clean_lists
 from stages.actions.check_data import Report
 from stages.actions.data_place import open_census
+from stages.actions.init_data import Wish, initialise
+from stages.core.errors import StageError
 from stages.data import images, inspection
+from stages.data.dataset import Config, open_dataset
 from stages.data.readers import Place, voc
 from stages.formulas import perceptual
 
@@ -202,8 +206,11 @@ def test_what_would_spoil_a_training_is_an_error_and_stays_off_clean_lists(devki
     errors = [name for name, severity in kinds(report).items() if severity == "error"]
     assert errors == [kind] and not report.sound
     written = clean_lists.write(report)
-    assert len(written["train"].read_text().split()) == kept
+    assert len(written["train"].path.read_text().split()) == written["train"].kept == kept
     assert {path: path.read_bytes() for path in before} == before
+    again = checked(devkit)
+    idle = {"broken mask", "mask of another size", "mask with unknown ids", "unreadable list or labels"}
+    assert again.sound or kind in idle
 
 
 def test_a_bad_mask_costs_the_scored_list_alone(devkit: Path) -> None:
@@ -211,7 +218,7 @@ def test_a_bad_mask_costs_the_scored_list_alone(devkit: Path) -> None:
     spoil_mask(devkit)
     written = clean_lists.write(checked(devkit))
     lists = voc.open_at(Place(devkit))
-    assert [written[role].stem for role in ("train", "score", "val")] == ["train_aug_clean", "train_clean", "val_clean"]
+    assert [written[role].path.stem for role in ("train", "score", "val")] == ["train_aug_clean", "train_clean", "val_clean"]
     assert lists.ids("train_aug_clean") == lists.ids("train_aug")
     assert lists.ids("train_clean") == lists.ids("train")[1:] and lists.ids("val_clean") == lists.ids("val")
 
@@ -227,7 +234,8 @@ def test_the_command_says_what_to_do_and_exits_with_two(bas: Command, devkit: Pa
     found = {finding["kind"]: finding for finding in json.loads(done.out)["findings"]}
     named = [sorted(Path(file).name for file in case["files"]) for case in found["same bytes in two splits"]["cases"]]
     assert done.code == 2 and named == [["demo_00000.png", "demo_00009.png"], ["demo_00002.png", "demo_00008.png"]]
-    assert "--set data.train=train_clean --set data.score=train_clean --set data.val=val_clean" in done.err
+    assert "train_clean.txt, 6 of 8 images" in done.err and "val_clean.txt, 1 of 2 images" in done.err
+    assert done.json["written"]["score"].endswith("ImageSets/Segmentation/train_clean.txt")
 
 
 def test_oddities_are_notes_and_warnings(devkit: Path, tmp_path: Path) -> None:
@@ -343,3 +351,100 @@ def test_splits_that_folders_tell_must_not_share_pictures(generated: Path, tmp_p
     folder_of_classes(tmp_path / "pets/val", generated)
     report = checked(tmp_path / "pets")
     assert len(files_of(report, "same bytes in two splits")) == 4 and report.counts["val"] == {"cat": 2, "dog": 2}
+
+
+# --- clean lists are followed ---
+
+
+def pets(root: Path, generated: Path) -> Path:
+    """Eight pictures of two classes; one of each class is broken."""
+    for number in range(8):
+        target = root / ("cat", "dog")[number % 2] / f"{number}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(generated / IMAGES / f"demo_0000{number}.png", target)
+    for spoilt in ("cat/0.png", "dog/1.png"):
+        (root / spoilt).write_bytes(b"no picture")
+    return root
+
+
+def listed(folder: Path) -> list[str]:
+    """All ids of the lists that init wrote into FOLDER."""
+    return sorted(i for name in ("train", "val") for i in (folder / f"{name}.txt").read_text().split())
+
+
+SOUND = ["cat-2", "cat-4", "cat-6", "dog-3", "dog-5", "dog-7"]
+
+
+def test_what_check_refused_in_a_folder_is_left_out_by_the_run_after_it(bas: Command, generated: Path, tmp_path: Path) -> None:
+    root = pets(tmp_path / "pets", generated)
+    fixed = bas("data", "check", "pets", "--fix", "-q")
+    assert fixed.code == 2 and "written: pets/clean.txt, 6 of 8 images" in fixed.err
+    assert (root / "clean.txt").read_text().split() == [i.replace("-", "/") + ".png" for i in SOUND]
+    again = bas("data", "check", "pets", "--json", "-q")
+    assert again.code == 0 and again.json["left out"] == {"pets/clean.txt": 2} and again.json["splits"]["train"]["images"] == 6
+    planned = bas("run", "pets", "--dry-run", "--until", "seed_train", *settings())
+    assert planned.code == 0, planned.err
+    assert f"2 images are left out, as they are not in {root}/clean.txt" in planned.err
+    assert listed(tmp_path / "runs/pets/lists") == SOUND
+    assert f"2 more are left out, as they are not in {root}/clean.txt" in (tmp_path / "runs/pets/dataset.yaml").read_text()
+
+
+def test_a_clean_list_that_comes_after_the_configuration_is_followed_all_the_same(
+    bas: Command, generated: Path, tmp_path: Path
+) -> None:
+    root, tiny = pets(tmp_path / "pets", generated), settings("data.train=train", "seed_train.epochs=1")
+    failed = bas("seed", "train", "pets", *tiny)
+    assert failed.code == 2 and len(listed(tmp_path / "runs/pets/lists")) == 8
+    assert bas("data", "check", "pets", "--fix", "-q").code == 2
+    done = bas("seed", "train", "pets", *tiny)
+    assert done.code == 0 and f"2 images are left out, as they are not in {root}/clean.txt" in done.err, done.err
+    manifest = json.loads((tmp_path / "runs/pets/seed_train/manifest.json").read_text())
+    assert manifest["notes"]["images"] == sum(i in SOUND for i in (tmp_path / "runs/pets/lists/train.txt").read_text().split())
+
+
+def test_of_a_configuration_the_clean_lists_lie_beside_its_lists(bas: Command, generated: Path, tmp_path: Path) -> None:
+    root = pets(tmp_path / "pets", generated)
+    assert bas("data", "init", "pets").code == 0
+    before = (tmp_path / "pets.yaml").read_text()
+    fixed = bas("data", "check", "pets.yaml", "--fix", "--json", "-q").json
+    assert {Path(path).name for path in fixed["written"].values()} == {"train_clean.txt", "val_clean.txt"}
+    assert not (root / "clean.txt").exists() and (tmp_path / "pets.yaml").read_text() == before
+    again = bas("data", "check", "pets.yaml", "--json", "-q")
+    assert again.code == 0 and sum(again.json["left out"].values()) == 2
+    data = configs.load(str(tmp_path / "pets.yaml"))["data"]
+    opened = open_dataset(Config(**{**data, "classes": tuple(data["classes"])}), tmp_path)
+    assert sorted(sample.id for role in ("train", "val") for sample in opened.split(role)) == SOUND
+    (tmp_path / "pets_lists/train_clean.txt").write_text("other\n")
+    with pytest.raises(StageError, match=r"No image of list 'train' is left: none of them is in .*train_clean.txt"):
+        open_dataset(opened.config, tmp_path).split("train")
+
+
+def test_a_file_of_labels_and_a_document_of_coco_follow_the_list_of_files(generated: Path, tmp_path: Path) -> None:
+    root = pets(tmp_path / "pets", generated)
+    files = [f"{('cat', 'dog')[number % 2]}/{number}.png" for number in range(8)]
+    boxes = [{"id": n, "image_id": n, "category_id": n % 2 + 1, "segmentation": []} for n in range(8)]
+    document = {
+        "images": [{"id": n, "file_name": file, "width": 64, "height": 64} for n, file in enumerate(files)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": boxes,
+    }
+    for name, text in {
+        "labels.csv": "image,label\n" + "".join(f"{file},{file[:3]}\n" for file in files),
+        "instances_all.json": json.dumps(document),
+    }.items():
+        (root / name).write_text(text)
+        written = clean_lists.write(check_data.check(open_census(str(root), None, None, anew=True), Counter()))
+        assert written["all"].path == root / "clean.txt" and (written["all"].kept, written["all"].of) == (6, 8)
+        found = initialise(Wish(root, tmp_path / name / "c.yaml", tmp_path / name / "lists", "lists"))
+        assert found["left_out"] == {str(root / "clean.txt"): 2} and listed(tmp_path / name / "lists") == SOUND
+        assert checked(root).sound
+        (root / "clean.txt").unlink()
+        (root / name).unlink()
+
+
+def test_where_nothing_may_be_written_a_configuration_elsewhere_is_advised(generated: Path, tmp_path: Path) -> None:
+    root = pets(tmp_path / "pets", generated)
+    report = checked(root)
+    (root / "clean.txt").mkdir()
+    with pytest.raises(StageError, match=r"Cannot write .*clean.txt.*`bas data init DIR`"):
+        clean_lists.write(report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from stages.actions.check_data import Report
+    from stages.actions.clean_lists import Written
     from stages.actions.findings import Case, Finding
 
 What = Annotated[
     str, typer.Argument(metavar="PATH", help="A dataset's folder, a folder of images, or a configuration.", show_default=False)
 ]
-Fix = Annotated[bool, typer.Option("--fix", help="Write lists without what is wrong (<list>_clean.txt); no image is touched.")]
+Fix = Annotated[bool, typer.Option("--fix", help="Write lists without what is wrong, for runs to follow; no image is touched.")]
 EXAMPLES = 2
 
 
@@ -40,10 +41,10 @@ def check(
     from stages.actions import check_data, clean_lists
     from stages.actions.data_place import open_census
 
-    report = check_data.check(open_census(path, data, labels), progress.reporter(quiet))
+    report = check_data.check(open_census(path, data, labels, anew=fix), progress.reporter(quiet))
     written = clean_lists.write(report) if fix else {}
     if as_json:
-        console.document({**report.plain(), "written": {role: str(file) for role, file in written.items()}})
+        console.document({**report.plain(), "written": {role: str(one.path) for role, one in written.items()}})
     else:
         _summary(report)
         console.show(_tables(report))
@@ -56,6 +57,7 @@ def _summary(report: Report) -> None:
     census, images = report.census, len(report.census.entries)
     lists = ", ".join(f"{name} {len(census.of(role))}" for name, role in _distinct(report).items())
     console.lines([f"{images} images{f' ({lists})' if lists else ''}, {len(report.masks)} masks: {_verdict(report)}"])
+    console.lines(f"{count} images are left out, as they are not in {path}" for path, count in census.left_out.items())
 
 
 def _verdict(report: Report) -> str:
@@ -115,9 +117,6 @@ def _companion(report: Report, index: int) -> str:
     return f"{report.census.classes[other]} {100 * count / row[index]:.0f} %" if count else "–"
 
 
-def _tell(written: dict[str, Path]) -> None:
-    for file in dict.fromkeys(written.values()):
-        console.note(f"written: {file}")
-    settings = " ".join(f"--set data.{role}={file.stem}" for role, file in written.items() if role)
-    if settings:
-        console.note(f"use them with {settings}")
+def _tell(written: Mapping[str, Written]) -> None:
+    for one in dict.fromkeys(written.values()):
+        console.note(f"written: {one.path}, {one.kept} of {one.of} images; runs leave the others out as long as it is there")

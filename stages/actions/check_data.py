@@ -55,6 +55,7 @@ class Report:
         return {
             "root": str(self.census.root),
             "images": len(self.census.entries),
+            "left out": {str(path): count for path, count in self.census.left_out.items()},
             "splits": splits,
             "classes": {"names": list(self.census.classes), "images": self.counts, "together": self.together},
             "masks": mask_summary(self.masks.values(), self.census.classes),

@@ -17,6 +17,7 @@ from stages import PIPELINE
 from stages.actions import photographs_config as settings
 from stages.core.errors import StageError
 from stages.core.files import write_text
+from stages.data.clean import Sifted, costs, sift, sift_files
 from stages.data.readers import Place, Reader, coco, open_reader, table
 from stages.data.readers import folder as folders
 from stages.data.readers.listed import Listed, Row
@@ -50,19 +51,19 @@ def initialise(wish: Wish) -> dict[str, Any]:
     data: dict[str, Any] = {"reader": layout, "root": str(place.root)}
     if place.labels is not None:
         data["labels"] = str(place.labels)
-    own = _own_lists(reader)
+    own = own_lists(reader)
+    sifted = _sifted(reader, list(own.values()) if own is not None else _names(reader))
+    rows = _rows(reader, sifted)
     if own is not None:
-        rows = _rows(reader, list(own.values()))
-        lists = {name: len(reader.ids(name)) for name in dict.fromkeys(own.values())}
+        lists = {name: len(sifted[name].ids) for name in dict.fromkeys(own.values())}
         facts: dict[str, Any] = {"split": "the data's own lists", "lists": lists}
         data |= own
     else:
-        rows = _rows(reader, _names(reader))
         facts = _split(rows, reader, wish) | _strange(place)
         data |= {"lists": wish.named, "classes": list(reader.classes)} if isinstance(reader, Listed) else {"lists": wish.named}
         data |= {"train": "train", "score": "score" if "score" in facts["lists"] else "train"}
         data |= {"val": "val" if "val" in facts["lists"] else "test"}
-    facts = _counted(rows, reader) | facts
+    facts = _counted(rows, reader) | facts | {"left_out": {str(path): count for path, count in costs(sifted.values()).items()}}
     data |= {"negatives": "keep"} if facts["negatives"] else {}
     found = {"layout": layout, "root": str(place.root), "config": str(wish.config), **facts}
     found |= _sizes([f"{place.root}/{row.file}" for row in rows.values()])
@@ -98,7 +99,7 @@ def recognise(root: Path, labels: Path | None = None) -> tuple[str, Place]:
     )
 
 
-def _own_lists(reader: Reader) -> dict[str, str] | None:
+def own_lists(reader: Reader) -> dict[str, str] | None:
     """The lists that the data has itself, by their use: a devkit's, or COCO's where there are two documents."""
     if isinstance(reader, Devkit):
         return {"train": "train_aug" if reader.has_list("train_aug") else "train", "score": "train", "val": "val"}
@@ -112,13 +113,19 @@ def _names(reader: Reader) -> list[str]:
     return sorted(coco.documents(reader.root)) if isinstance(reader, coco.Coco) else []
 
 
-def _rows(reader: Reader, names: Sequence[str]) -> Mapping[str, Row]:
-    """A row for each image of the lists NAMES, or of a person's own photographs."""
+def _sifted(reader: Reader, names: Sequence[str]) -> dict[str, Sifted]:
+    """The ids of the lists NAMES, or of a person's own photographs, without what clean lists leave out."""
     if isinstance(reader, Listed):
-        return reader.rows
+        return {"": sift_files(reader, "", tuple(reader.rows))}
+    return {name: sift(reader, name, reader.ids(name)) for name in dict.fromkeys(names)}
+
+
+def _rows(reader: Reader, sifted: Mapping[str, Sifted]) -> Mapping[str, Row]:
+    """A row for each image of the lists that were SIFTED."""
     rows: dict[str, Row] = {}
-    for name in names:
-        ids = reader.ids(name)
+    for name, ids in ((name, one.require(name or "of all")) for name, one in sifted.items()):
+        if isinstance(reader, Listed):
+            return {i: reader.rows[i] for i in ids}
         labels, _ = reader.labels(ids)
         for image_id, file in zip(ids, reader.files(ids, name), strict=True):
             classes = tuple(reader.classes[label] for label in labels.get(image_id, ())) or None
@@ -135,13 +142,13 @@ def _counted(rows: Mapping[str, Row], reader: Reader) -> dict[str, Any]:
     """What the images are labelled with."""
     labels = [row.classes for row in rows.values() if row.classes is not None]
     counted = Counter(name for names in labels for name in names)
-    left_out = reader.empty if isinstance(reader, coco.Coco) else 0
+    empty = reader.empty if isinstance(reader, coco.Coco) else 0
     return {
-        "images": len(rows) + left_out,
+        "images": len(rows) + empty,
         "classes": {name: counted[name] for name in reader.classes},
         "several": sum(len(names) > 1 for names in labels),
         "negatives": sum(not names for names in labels),
-        "unlabelled": len(rows) - len(labels) + left_out,
+        "unlabelled": len(rows) - len(labels) + empty,
         "masks": len(_masked(rows, reader)),
     }
 
@@ -222,6 +229,7 @@ def _write(wish: Wish, data: Mapping[str, Any], found: Mapping[str, Any]) -> dic
         f"{found['images']} photographs of {len(found['classes'])} classes in {data['root']}, as `bas data init` found them.",
         f"Expected {where}: {taken['minutes']:.0f} minutes, {taken['memory_mb'] / 1000:.1f} GB of memory, "
         f"{taken['disk_mb'] / 1000:.1f} GB of disk, to a factor of two or three.",
+        *(f"{count} more are left out, as they are not in {path}." for path, count in found["left_out"].items()),
     ]
     write_text(wish.config, settings.text(head, base, data, chosen))
     return taken

@@ -230,8 +230,8 @@ class Run:
         return contract.Context(self.folder, name, self.dataset, self.sections, self.runtime, reporter, log)
 
     def _warn(self, name: str, rows: Mapping[str, Report], log: logging.Logger) -> None:
-        unlabelled = self.dataset.unlabelled
-        warnings = []
+        unlabelled, left_out = self.dataset.unlabelled, self.dataset.left_out
+        warnings = [f"{count} images are left out, as they are not in {path}" for path, count in left_out.items()]
         if unlabelled:
             warnings.append(f"{len(unlabelled)} images without a label are left out of training, first '{unlabelled[0]}'")
         warnings += stale_inputs(name, inputs.needs(stage_module(name), self.section(name)), rows)

@@ -6,18 +6,18 @@ A dataset that is opened to train on refuses the first fault; here none stops th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from stages.core.errors import StageError
 from stages.data.formats import SUFFIXES, UNSUPPORTED, ending
+from stages.data import clean
 from stages.data.labels import Labels
 from stages.data.readers import Reader
+from stages.data.readers.coco import Coco, documents
 from stages.data.readers.listed import Listed
-from stages.data.readers.lists import Lists
-from stages.data.readers.voc import LIST_FOLDERS
 
 NOT_PHOTOGRAPHS = frozenset({"SegmentationClass", "SegmentationClassAug", "SegmentationObject", "masks"})  # folders of masks
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Census:
     """All entries below ROOT; LISTS: the name of the list of each role, in which some ids may be ABSENT: role → ids."""
 
     root: Path
-    home: Path  # the folder of the lists
+    home: Path | None  # the folder of the lists; None where there are none yet
     classes: tuple[str, ...]
     lists: Mapping[str, str]
     entries: tuple[Entry, ...]
@@ -55,6 +55,7 @@ class Census:
     absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
     trouble: tuple[str, ...] = ()  # what keeps lists or labels from being read
+    left_out: Mapping[Path, int] = field(default_factory=dict)  # images that each clean list costs
 
     def of(self, *roles: str) -> list[Entry]:
         """The entries that a list of ROLES names."""
@@ -65,35 +66,47 @@ class Census:
         return "train" in entry.roles and not entry.labels and not (self.negatives and entry.labels == ())
 
 
-def take(reader: Reader, lists: Mapping[str, str], negatives: bool = False) -> Census:
-    """The census of a dataset whose LISTS (role → name) are there; without any, one's own photographs."""
+def take(reader: Reader, lists: Mapping[str, str], negatives: bool = False, anew: bool = False) -> Census:
+    """The census of a dataset whose LISTS (role → name) are there; without any, photographs that nobody has split yet.
+
+    Clean lists are followed, unless they are to be made ANEW.
+    """
     trouble: list[str] = []
-    lists, ids = _told(reader) if not lists and isinstance(reader, Listed) else (lists, _listed(reader, lists, trouble))
+    place = clean.home(reader) if lists else None
+    lists, given = (lists, _listed(reader, lists, trouble)) if lists else _told(reader)
+    ids, left_out = _sifted(reader, lists, given, place, anew)
     every = tuple(dict.fromkeys(i for found in ids.values() for i in found))
-    files = dict(_files(reader, every, next(iter(lists.values()), "")))
+    found = reader.find(every, next(iter(lists.values()), ""))
+    files = {i: file for i, file in zip(every, found, strict=True) if file is not None}
     said = _labels(reader, tuple(files), trouble)
     members = {role: set(found) for role, found in ids.items()}
     roles = {i: frozenset(role for role, found in members.items() if i in found) for i in files}
     entries = [Entry(i, file, roles[i], said.get(i), _text(reader.mask(i))) for i, file in files.items()]
     absent = {role: missing for role, found in ids.items() if (missing := tuple(i for i in found if i not in files))}
     others, unsupported = _others(reader.root, {os.path.realpath(file) for file in files.values()})
-    every_entry = (*entries, *others)
-    return Census(reader.root, home(reader), reader.classes, lists, every_entry, negatives, absent, unsupported, tuple(trouble))
+    told = (absent, unsupported, tuple(dict.fromkeys(trouble)), left_out)
+    return Census(reader.root, place, reader.classes, lists, (*entries, *others), negatives, *told)
 
 
-def home(reader: Reader) -> Path:
-    """The folder of a dataset's lists."""
-    if isinstance(reader, Lists):
-        return reader.folder
-    devkit = reader.root / LIST_FOLDERS[0]
-    return devkit if devkit.is_dir() else reader.root
+def _sifted(
+    reader: Reader, lists: Mapping[str, str], given: Mapping[str, tuple[str, ...]], place: Path | None, anew: bool
+) -> tuple[Mapping[str, tuple[str, ...]], dict[Path, int]]:
+    """The ids GIVEN by role without what clean lists leave out, and how many each does, unless they are to be made ANEW."""
+    if anew:
+        return given, {}
+    sift = clean.sift_files if place is None else clean.sift
+    sifted = {role: sift(reader, lists[role], ids) for role, ids in given.items()}
+    return {role: one.ids for role, one in sifted.items()}, clean.costs(sifted.values())
 
 
-def _told(reader: Listed) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Lists as a person's folders or file tell them, and their ids: what is of no split is trained on, a test is a val."""
+def _told(reader: Reader) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Lists as folders, a file or documents tell them, and their ids: what is of no split is trained on, a test is a val."""
     ids: dict[str, list[str]] = {}
-    for i, row in reader.rows.items():
-        ids.setdefault("val" if row.split in ("val", "test") else "train", []).append(i)
+    if isinstance(reader, Listed):
+        for i, row in reader.rows.items():
+            ids.setdefault("val" if row.split in ("val", "test") else "train", []).append(i)
+    elif isinstance(reader, Coco):
+        ids["train"] = [i for name in sorted(documents(reader.root)) for i in reader.ids(name)]
     return {role: role for role in ids}, {role: tuple(found) for role, found in ids.items()}
 
 
@@ -109,7 +122,7 @@ def of_folder(root: Path) -> Census:
     if not entries and not unsupported:
         why = "no such folder" if not root.is_dir() else "it holds no image"
         raise StageError(f"Nothing to check in {root}", why, "Name a folder of images, a dataset's folder or a configuration")
-    return Census(root, root, (), {}, entries, unsupported=unsupported)
+    return Census(root, None, (), {}, entries, unsupported=unsupported)
 
 
 def _attempt(read: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
@@ -125,19 +138,6 @@ def _labels(reader: Reader, ids: Sequence[str], trouble: list[str]) -> Labels:
     """Labels by id; none where they cannot be read."""
     none: Labels = {}
     return _attempt(lambda: reader.labels(ids)[0], none, trouble)
-
-
-def _files(reader: Reader, ids: Sequence[str], name: str) -> Iterator[tuple[str, str]]:
-    """The files of those IDS that have one: halves of the list until a half has them all."""
-    if not ids:
-        return
-    try:
-        yield from zip(ids, reader.files(ids, name), strict=True)
-    except StageError:
-        if len(ids) > 1:
-            middle = len(ids) // 2
-            yield from _files(reader, ids[:middle], name)
-            yield from _files(reader, ids[middle:], name)
 
 
 def _others(root: Path, known: set[str]) -> tuple[tuple[Entry, ...], tuple[str, ...]]:

@@ -11,6 +11,7 @@ from typing import Literal
 from stages.core.config import Field, Section, validate
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest
+from stages.data.clean import Sifted, costs, sift
 from stages.data.labels import Labels
 from stages.data.readers import Place, Reader, open_reader
 
@@ -93,8 +94,26 @@ class Dataset:
         return {}
 
     @cached_property
+    def _sifted(self) -> dict[str, Sifted]:
+        return {}
+
+    def _sift(self, name: str) -> Sifted:
+        if name not in self._sifted:
+            self._sifted[name] = sift(self.reader, name, self.reader.ids(name))
+        return self._sifted[name]
+
+    def _ids(self, name: str) -> tuple[str, ...]:
+        """Ids of the list NAME, without what a clean list leaves out."""
+        return self._sift(name).require(name)
+
+    @property
+    def left_out(self) -> dict[Path, int]:
+        """How many images of the lists to train on and for the final numbers each clean list leaves out."""
+        return costs(self._sift(name) for name in (self.config.train, self.config.val) if self.reader.has_list(name))
+
+    @cached_property
     def _labels(self) -> tuple[Labels, str]:
-        return self.reader.labels(self.reader.ids(self.config.train))
+        return self.reader.labels(self._ids(self.config.train))
 
     @property
     def label_source(self) -> str:
@@ -115,7 +134,7 @@ class Dataset:
         if role == NEGATIVES:
             return tuple(Sample(i, file, ()) for i, file in zip(self._negatives, self._files_of(self._negatives), strict=True))
         name = getattr(self.config, role) if role in ROLES else role
-        ids = self.reader.ids(name)
+        ids = self._ids(name)
         files = self.reader.files(ids, name)
         labels = self._labels[0] if role in LABELLED else {}
         samples = tuple(Sample(i, file, labels.get(i, ())) for i, file in zip(ids, files, strict=True))
@@ -129,7 +148,7 @@ class Dataset:
         """Ids of the training list of which the labels say that no class is there, where these are kept."""
         if self.config.negatives == "leave out":
             return ()
-        return tuple(i for i in self.reader.ids(self.config.train) if self._labels[0].get(i) == ())
+        return tuple(i for i in self._ids(self.config.train) if self._labels[0].get(i) == ())
 
     def _files_of(self, ids: tuple[str, ...]) -> list[str]:
         return self.reader.files(ids, self.config.train) if ids else []
@@ -137,7 +156,7 @@ class Dataset:
     def _guard(self, role: str, name: str, ids: tuple[str, ...]) -> None:
         """Refuse to train on images of the final numbers, and to score images that no seeds are made for."""
         if role == "train" and self.reader.has_list(self.config.val):
-            leaked = sorted(set(ids) & set(self.reader.ids(self.config.val)))
+            leaked = sorted(set(ids) & set(self._ids(self.config.val)))
             if leaked:
                 raise StageError(
                     f"List '{name}' holds images of '{self.config.val}'",
@@ -145,7 +164,7 @@ class Dataset:
                     "Take them off one of the lists, or set data.train or data.val",
                 )
         if role == "score":
-            strays = sorted(set(ids) - set(self.reader.ids(self.config.train)))
+            strays = sorted(set(ids) - set(self._ids(self.config.train)))
             if strays:
                 raise StageError(
                     f"List '{name}' is not part of '{self.config.train}'",
@@ -171,7 +190,7 @@ class Dataset:
         """Ids of the training list without a label: left out, counted, warned of."""
         labels = self._labels[0]
         kept = set(self._negatives)
-        return tuple(i for i in self.reader.ids(self.config.train) if not labels.get(i) and i not in kept)
+        return tuple(i for i in self._ids(self.config.train) if not labels.get(i) and i not in kept)
 
     def mask(self, sample: Sample) -> Path | None:
         """The true mask of a sample if there is one: for evaluation alone."""

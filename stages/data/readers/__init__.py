@@ -55,6 +55,10 @@ class Reader(Protocol):
         """Image ids of the list NAME, each once. Raises StageError that names the lists that are there."""
         ...
 
+    def find(self, ids: Sequence[str], listed_in: str) -> list[str | None]:
+        """The image file of each of IDS, None where it is absent."""
+        ...
+
     def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
         """The image file of each of IDS. Raises StageError that names the first absent one and counts the rest."""
         ...
@@ -79,10 +83,13 @@ class Reader(Protocol):
         ...
 
 
-def absent_images(listed_in: str, ids: Sequence[str], absent: Sequence[str], where: Path, todo: str) -> StageError:
-    """What is said where ABSENT of the IDS of a list have no file in WHERE: the first is named, the rest counted."""
-    count = f"{len(absent)} of {len(ids)} are not in {where}, first '{absent[0]}'"
-    return StageError(f"List '{listed_in}' names absent images", count, todo)
+def all_there(found: Sequence[str | None], ids: Sequence[str], listed_in: str, where: Path, todo: str) -> list[str]:
+    """The files that were FOUND of the IDS of a list. Raises StageError that names the first absent in WHERE, and counts them."""
+    files = [file for file in found if file is not None]
+    if len(files) < len(ids):
+        count = f"{len(ids) - len(files)} of {len(ids)} are not in {where}, first '{ids[found.index(None)]}'"
+        raise StageError(f"List '{listed_in}' names absent images", count, todo)
+    return files
 
 
 def open_reader(layout: str, place: Place) -> Reader:

@@ -22,7 +22,7 @@ from stages.core.files import write_atomic
 from stages.data import coco
 from stages.data.coco import Document, Index
 from stages.data.labels import Labels, read_labels
-from stages.data.readers import Place, absent_images
+from stages.data.readers import Place, all_there
 
 NAMED = "instances_"  # before the list's name in a document's
 ROBOFLOW = "_annotations.coco.json"
@@ -120,19 +120,26 @@ class Coco:
         """The list of the document that an image is in, the first where it is in several."""
         return {image_id: name for name in sorted(self._documents, reverse=True) for image_id in self.index(name).files}
 
+    def find(self, ids: Sequence[str], listed_in: str) -> list[str | None]:
+        """The path of each id's photograph, or None."""
+        homes = [self._home(image_id, listed_in) for image_id in ids]
+        folders = {name: self._photographs(name) for name in set(homes) if name is not None}
+        return [folders[name].path(i) if name is not None else None for i, name in zip(ids, homes, strict=True)]
+
     def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
         """The path of each id's photograph. Raises StageError that names the first absent one and counts the rest."""
-        own = self.index(listed_in).files if listed_in in self._documents else ()
-        homes = {image_id: listed_in if image_id in own else self._homes.get(image_id) for image_id in ids}
-        used = {name for name in homes.values() if name is not None}
-        folders = {name: _Photographs(self.root, name, self._documents[name], self.index(name)) for name in used}
-        paths = {i: folders[name].path(i) if name else None for i, name in homes.items()}
-        absent = [image_id for image_id, path in paths.items() if path is None]
-        if absent:
-            home = homes[absent[0]]
-            where = folders[home].folder if home else self.root
-            raise absent_images(listed_in, ids, absent, where, "Add the files or correct the document")
-        return [path for path in paths.values() if path is not None]
+        found = self.find(ids, listed_in)
+        home = self._home(ids[found.index(None)], listed_in) if None in found else None
+        where = self._photographs(home).folder if home is not None else self.root
+        return all_there(found, ids, listed_in, where, "Add the files or correct the document")
+
+    def _home(self, image_id: str, listed_in: str) -> str | None:
+        """The list of the document whose photograph is meant: the one that it is LISTED_IN goes before others."""
+        own = listed_in in self._documents and image_id in self.index(listed_in).files
+        return listed_in if own else self._homes.get(image_id)
+
+    def _photographs(self, name: str) -> _Photographs:
+        return _Photographs(self.root, name, self._documents[name], self.index(name))
 
     def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:
         """Classes of IDS by the annotations, and their source, with the number of photographs that are in no list."""

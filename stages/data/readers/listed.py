@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from stages.core.errors import StageError
 from stages.data import formats
 from stages.data.labels import Labels
-from stages.data.readers import absent_images
+from stages.data.readers import all_there
 from stages.data.readers.lists import Lists
 
 MASKS = "masks"  # the folder of true masks
@@ -41,13 +41,15 @@ class Listed(Lists):
     classes: tuple[str, ...]
     source: str
 
+    def find(self, ids: Sequence[str], listed_in: str) -> list[str | None]:
+        """The file of each of IDS, or None."""
+        rows = map(self.rows.get, ids)
+        return [None if row is None else f"{self.root}{os.sep}{row.file}" for row in rows]
+
     def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
         """The file of each of IDS. Raises StageError that names the first absent one and counts the rest."""
-        absent = [i for i in ids if i not in self.rows]
-        if absent:
-            todo = "Add the files, correct the list, or write lists and configuration anew with `bas data init`"
-            raise absent_images(listed_in, ids, absent, self.root, todo)
-        return [f"{self.root}{os.sep}{self.rows[i].file}" for i in ids]
+        todo = "Add the files, correct the list, or write lists and configuration anew with `bas data init`"
+        return all_there(self.find(ids, listed_in), ids, listed_in, self.root, todo)
 
     def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:
         """Labels of IDS and their source; an image of which nobody said anything is not among them."""

@@ -56,6 +56,10 @@ class Relisted(Lists):
         """Class names without background."""
         return self.inner.classes
 
+    def find(self, ids: Sequence[str], listed_in: str) -> list[str | None]:
+        """The image file of each of IDS, or None."""
+        return self.inner.find(ids, listed_in)
+
     def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
         """The image file of each of IDS."""
         return self.inner.files(ids, listed_in)

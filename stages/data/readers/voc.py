@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.core.errors import StageError
 from stages.data.labels import Labels, read_labels
-from stages.data.readers import Place, absent_images
+from stages.data.readers import Place, all_there
 
 CLASSES = (
     "aeroplane",
@@ -90,16 +90,21 @@ class Devkit:
             raise StageError(f"The image list {found[0]} is empty", "it names no image", "Put one id a line into it")
         return ids
 
-    def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
-        """The path of each id's image. Raises StageError that names the first absent one and counts the rest."""
-        folder = self.root / "JPEGImages"
+    @property
+    def _photographs(self) -> Path:
+        return self.root / "JPEGImages"
+
+    def find(self, ids: Sequence[str], listed_in: str) -> list[str | None]:
+        """The path of each id's image, or None."""
+        folder = self._photographs
         with os.scandir(folder) as entries:
             names = sorted((entry.name.rpartition(".") for entry in entries), reverse=True)
         present = {stem: f"{stem}.{suffix}" for stem, _, suffix in names if f".{suffix.lower()}" in SUFFIXES}
-        absent = [i for i in ids if i not in present]
-        if absent:
-            raise absent_images(listed_in, ids, absent, folder, "Add the files or correct the list")
-        return [f"{folder}{os.sep}{present[i]}" for i in ids]
+        return [f"{folder}{os.sep}{present[i]}" if i in present else None for i in ids]
+
+    def files(self, ids: Sequence[str], listed_in: str) -> list[str]:
+        """The path of each id's image. Raises StageError that names the first absent one and counts the rest."""
+        return all_there(self.find(ids, listed_in), ids, listed_in, self._photographs, "Add the files or correct the list")
 
     def labels(self, ids: Sequence[str]) -> tuple[Labels, str]:
         """Labels of IDS and their source: the file that was given, else XML objects, else image_labels.txt."""
