@@ -205,6 +205,7 @@ def test_what_would_spoil_a_training_is_an_error_and_stays_off_clean_lists(devki
     report = checked(devkit)
     errors = [name for name, severity in kinds(report).items() if severity == "error"]
     assert errors == [kind] and not report.sound
+    assert kind != "absent image" or [case.words for case in report.findings[0].cases] == ["demo_00000 in train"]
     written = clean_lists.write(report)
     assert len(written["train"].path.read_text().split()) == written["train"].kept == kept
     assert {path: path.read_bytes() for path in before} == before
@@ -351,6 +352,15 @@ def test_splits_that_folders_tell_must_not_share_pictures(generated: Path, tmp_p
     folder_of_classes(tmp_path / "pets/val", generated)
     report = checked(tmp_path / "pets")
     assert len(files_of(report, "same bytes in two splits")) == 4 and report.counts["val"] == {"cat": 2, "dog": 2}
+
+
+def test_rows_without_a_photograph_are_told_of_once_each(generated: Path, tmp_path: Path) -> None:
+    root = folder_of_classes(tmp_path / "pets", generated)
+    rows = ["cat/0.png,cat", "dog/2.png,dog", "cat/gone.png,cat", "lost.jpg,dog", "lost.jpg,dog"]
+    (root / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    report = checked(root)
+    found = {finding.kind: (finding.severity, [case.words for case in finding.cases]) for finding in report.findings}
+    assert found["label without image"] == ("warning", ["cat/gone.png", "lost.jpg"]) and report.sound
 
 
 # --- clean lists are followed ---

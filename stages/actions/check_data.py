@@ -97,8 +97,13 @@ def _look(census: Census, reporter: Reporter) -> tuple[dict[str, Facts], dict[st
 def _of_lists(census: Census) -> Iterator[tuple[str, Case]]:
     for words in census.trouble:
         yield "unreadable list or labels", Case((), words)
+    lists: dict[str, list[str]] = {}  # by id: a file that two lists name is absent once
     for role, ids in census.absent.items():
-        yield from (("absent image", Case((), f"{i} in {census.lists[role]}")) for i in ids)
+        for i in ids:
+            lists.setdefault(i, []).append(census.lists[role])
+    for i, names in lists.items():
+        yield "absent image", Case((), f"{i} in {' and '.join(dict.fromkeys(names))}")
+    yield from (("label without image", Case((), name)) for name in census.unfound)
     for entry in census.entries:
         if "val" in entry.roles and entry.trained:
             yield "same id in two splits", Case((entry.file,))

@@ -22,6 +22,7 @@ KINDS: Mapping[str, tuple[Severity, str]] = {
     "broken mask": ("error", "replace or remove the mask"),
     "mask of another size": ("error", "make the mask anew: one pixel for one of the upright image"),
     "mask with unknown ids": ("error", "ids are 0, those of the classes from 1, and 255 for void"),
+    "label without image": ("warning", "add the file or correct its name: the row is left out"),
     "unsupported format": ("warning", "convert it, or ignore it"),
     "same bytes twice": ("warning", "keep one: the others weigh twice"),
     "near-duplicates": ("warning", "keep one, if they show the same"),

@@ -53,6 +53,7 @@ class Census:
     entries: tuple[Entry, ...]
     negatives: bool = False  # whether images without any class are trained on as background
     absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unfound: tuple[str, ...] = ()  # what a file of labels names that is not there
     unsupported: tuple[str, ...] = ()
     trouble: tuple[str, ...] = ()  # what keeps lists or labels from being read
     left_out: Mapping[Path, int] = field(default_factory=dict)  # images that each clean list costs
@@ -84,7 +85,8 @@ def take(reader: Reader, lists: Mapping[str, str], negatives: bool = False, anew
     entries = [Entry(i, file, roles[i], said.get(i), _text(reader.mask(i))) for i, file in files.items()]
     absent = {role: missing for role, found in ids.items() if (missing := tuple(i for i in found if i not in files))}
     others, unsupported = _others(reader.root, {os.path.realpath(file) for file in files.values()})
-    told = (absent, unsupported, tuple(dict.fromkeys(trouble)), left_out)
+    unfound = reader.absent if isinstance(reader, Listed) else ()
+    told = (absent, tuple(dict.fromkeys(unfound)), unsupported, tuple(dict.fromkeys(trouble)), left_out)
     return Census(reader.root, place, reader.classes, lists, (*entries, *others), negatives, *told)
 
 

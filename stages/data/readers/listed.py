@@ -34,12 +34,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Listed(Lists):
-    """The reader of ROWS by id; SOURCE says where their labels come from."""
+    """The reader of ROWS by id; SOURCE says where their labels come from, and ABSENT what it names that is not there."""
 
     root: Path
     rows: Mapping[str, Row]
     classes: tuple[str, ...]
     source: str
+    absent: tuple[str, ...] = ()
 
     def find(self, ids: Sequence[str], listed_in: str) -> list[str | None]:
         """The file of each of IDS, or None."""

@@ -32,7 +32,7 @@ def open_at(place: Place) -> Listed:
         why = f"first '{found.absent[0]}'"
         raise StageError(f"No image that {path} names is in {place.root}", why, "Give the folder of the images with --data DIR")
     classes = class_names(found.rows.values(), place.classes, str(path))
-    return Listed(place.lists, place.root, found.rows, classes, path.name)
+    return Listed(place.lists, place.root, found.rows, classes, path.name, found.absent)
 
 
 def find(root: Path) -> Path | None:
