@@ -71,6 +71,8 @@ def _write(request: Request, root: Path, run: Path, place: Path) -> None:
     from stages.actions.init_data import Wish, initialise
 
     labels = request.labels and request.labels.expanduser().absolute()
-    found = initialise(Wish(root, place / CONFIG, place / LISTS, LISTS if place == run else str(place / LISTS), labels))
+    other = (run / CONFIG).is_file()  # another folder's, of which nothing was made yet
+    lists = LISTS if place == run else str(place / LISTS)
+    found = initialise(Wish(root, place / CONFIG, place / LISTS, lists, labels, force=other))
     later = {} if place == run else {"config": f"nothing yet: the run will write {run / CONFIG}"}
     console.found_table(found | later, sys.stderr)

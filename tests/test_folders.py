@@ -278,6 +278,22 @@ def test_init_writes_lists_and_a_configuration_beside_each_other_and_nothing_int
     assert planned.json["stages"][0]["state"] == "missing"
 
 
+def test_lists_that_were_edited_are_not_written_over(bas: Command, tmp_path: Path):
+    root, lists = class_folders(tmp_path / "own", 10), tmp_path / "own_lists"
+    assert bas("data", "init", str(root)).code == 0
+    edited = lists / "train.txt"
+    edited.write_text("cat-0\ndog-0\n")
+    (lists / "train_clean.txt").write_text("cat-0\n")
+    (tmp_path / "own.yaml").unlink()
+    told = bas("data", "init", str(root)).error
+    assert told.startswith(f"{edited} is there already: ") and "--force" in told
+    assert edited.read_text() == "cat-0\ndog-0\n" and not (tmp_path / "own.yaml").exists()
+    assert bas("data", "init", str(root), "--force").code == 0
+    assert len(edited.read_text().split()) == 16 and not (lists / "train_clean.txt").exists()
+    (tmp_path / "own.yaml").unlink()  # as after a kill before it was written: the lists are those that would be written
+    assert bas("data", "init", str(root)).code == 0
+
+
 def test_a_broken_photograph_does_not_keep_the_configuration_from_being_written(tmp_path):
     root = class_folders(tmp_path / "photographs")
     for broken in sorted((root / "cat").glob("*"))[:2]:

@@ -34,7 +34,7 @@ Share = Annotated[
     float, typer.Option("--val-share", metavar="SHARE", min=0.01, max=0.9, help="Share of the images that is held out.")
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides which images are held out.")]
-Over = Annotated[bool, typer.Option("--force", help="Write over a configuration that is there.")]
+Over = Annotated[bool, typer.Option("--force", help="Write over a configuration and lists that are there.")]
 
 
 def init(
@@ -63,7 +63,7 @@ def init(
         raise StageError(f"{config} is there already", "it may have been changed by hand", "Choose --out FILE, or --force")
     lists = config.with_name(f"{config.stem}_lists")
     given = labels and labels.expanduser().absolute()
-    found = initialise(Wish(root, config, lists, str(lists), given, share, seed))
+    found = initialise(Wish(root, config, lists, str(lists), given, share, seed, force))
     if as_json:
         console.document(found)
         return

@@ -17,6 +17,7 @@ from stages import PIPELINE
 from stages.actions import photographs_config as settings
 from stages.core.errors import StageError
 from stages.core.files import write_text
+from stages.data import clean
 from stages.data.clean import Sifted, costs, sift, sift_files
 from stages.data.readers import Place, Reader, coco, open_reader, table
 from stages.data.readers import folder as folders
@@ -39,12 +40,13 @@ class Wish:
     labels: Path | None = None
     share: float = 0.2
     seed: int = 0
+    force: bool = False  # write over lists that are there and say something else
 
 
 def initialise(wish: Wish) -> dict[str, Any]:
     """Write lists and configuration, and return what was found, where they are, and what a run would take.
 
-    Raises StageError where the folder is of no known layout, or holds too little to learn from.
+    Raises StageError where the folder is of no known layout, or holds too little to learn from, and where lists would be lost.
     """
     layout, place = recognise(wish.root, wish.labels)
     reader = open_reader(layout, place)
@@ -169,10 +171,22 @@ def _split(rows: Mapping[str, Row], reader: Reader, wish: Wish) -> dict[str, Any
     if 0 < len(score) < sum(bool(labels[i]) for i in lists["train"]):
         lists["score"] = score  # true masks of some: these are scored
     _require(lists, labels, reader)
-    for name, ids in lists.items():
-        write_text(wish.lists / f"{name}.txt", "".join(f"{i}\n" for i in sorted(ids)))
+    _write_lists(lists, wish)
     how = "as the data has it" if whole else "stratified by label set"
     return {"split": how, "lists": {name: len(ids) for name, ids in lists.items()}}
+
+
+def _write_lists(lists: Mapping[str, Sequence[str]], wish: Wish) -> None:
+    """Write the lists; a clean list of one that changes was of the former. Raises StageError where one of other ids is there."""
+    texts = {wish.lists / f"{name}.txt": "".join(f"{i}\n" for i in sorted(ids)) for name, ids in lists.items()}
+    former = [path for path, text in texts.items() if path.exists() and path.read_bytes() != text.encode()]
+    if former and not wish.force:
+        todo = "Remove it to have it made anew, write elsewhere, or add --force to `bas data init`"
+        raise StageError(f"{former[0]} is there already", "it names other images than would be written, perhaps by hand", todo)
+    for path in former:
+        clean.of_list(path.parent, path.stem).unlink(missing_ok=True)
+    for path, text in texts.items():
+        write_text(path, text)
 
 
 def _drawn(free: Sequence[str], labels: Mapping[str, Any], masked: set[str], wish: Wish) -> tuple[list[str], list[str]]:
