@@ -19,7 +19,7 @@ from PIL import Image
 from stages.actions import photographs_config
 from stages.actions.init_data import Wish, initialise, recognise
 from stages.core.errors import StageError
-from stages.core.files import HashCache
+from stages.core.files import HashCache, write_text
 from stages.data.dataset import Config, open_dataset
 from stages.data.readers import Place, folder, open_reader, table, tables
 from stages.data.splits import stratified
@@ -106,6 +106,19 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
     (root / "cat/0.png").rename(root / "cat" / os.fsdecode(b"\xff.png"))
     with pytest.raises(StageError, match=r"Cannot use image cat/\\udcff: its name is not UTF-8"):
         open_reader("folder", Place(root))
+
+
+def test_an_id_of_a_deep_folder_is_short_enough_for_the_names_of_outputs(tmp_path):
+    deep = "/".join(["köter" * 8] * 8)
+    files = [f"cat/{deep}/a.png", f"dog/{deep}/a.png", f"dog/{deep}/a.jpg", "cat/b.png"]
+    found = folder.identify(files)
+    assert len(set(found.values())) == 4 and found["cat/b.png"] == "cat-b" and found[files[0]].endswith("köter-a")
+    assert all(len(image_id.encode()) <= 200 for image_id in found.values())
+    assert found[files[0]] == folder.identify(files[:1])[files[0]]
+    write_text(tmp_path / f"{found[files[0]]}.json", "")
+    longest = tmp_path / f"{'x' * 250}.png"
+    write_text(longest, "whole")
+    assert longest.read_text() == "whole"
 
 
 def test_two_files_that_differ_in_suffix_keep_it(tmp_path):

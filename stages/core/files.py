@@ -14,6 +14,16 @@ from pathlib import Path
 from typing import IO, Any
 
 TEMPORARY = ".tmp"  # in the name of a file that is not whole yet
+LONGEST = 200  # bytes of a name to which suffixes are added: file systems take 255
+
+
+def fitting(name: str) -> str:
+    """NAME where files may be called so with whatever suffix, else a digest of it and its end: as short, and no other's."""
+    content = name.encode(errors="surrogateescape")
+    if len(content) <= LONGEST:
+        return name
+    mark = hashlib.sha256(content).hexdigest()[:12]
+    return f"{mark}-{content[len(mark) + 1 - LONGEST :].decode(errors='ignore')}"
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -22,7 +32,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     The temporary name keeps PATH's suffix (writers choose their format by it) and is unique to this process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}{path.suffix}")
+    temporary = path.with_name(f".{fitting(path.stem)}.{os.getpid()}{TEMPORARY}{path.suffix}")
     try:
         write(temporary)
         temporary.replace(path)

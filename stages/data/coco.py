@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from stages.core.errors import StageError
-from stages.core.files import read_json, write_text
+from stages.core.files import fitting, read_json, write_text
 from stages.data.editors import fields
 from stages.data.images import VOID, Array
 from stages.data.labels import Labels
@@ -84,10 +84,10 @@ class Document:
         self._found[image].append(one)
 
     def _id(self, entry: dict[str, Any]) -> str:
-        """The name of an image's outputs: that of its file, without suffix; folders become a part of the name."""
+        """The name of an image's outputs: that of its file, without suffix; folders become a part of it, within limits."""
         name = inner(fields.get(entry, "file_name", str))
         stem, _, suffix = name.rpartition(".")
-        return (stem if stem and "/" not in suffix else name).replace("/", "-")
+        return fitting((stem if stem and "/" not in suffix else name).replace("/", "-"))
 
     def index(self) -> Index:
         """The photographs and what is in them."""

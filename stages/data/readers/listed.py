@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from stages.core.errors import StageError
+from stages.core.files import fitting
 from stages.data import formats
 from stages.data.labels import Labels
 from stages.data.readers import all_there
@@ -92,6 +93,7 @@ def images_in(root: Path, below: str = "") -> list[str]:
 def identify(files: Iterable[str], below: str = "") -> dict[str, str]:
     """An id for each file: its path below the folder BELOW without the suffix, joined by `-`; with it where two would be alike.
 
+    Of one that is too long for the names of outputs, a digest and the end; which other files there are does not matter to it.
     Raises StageError where two are alike all the same, and on a name that is no text.
     """
     start = len(below) + 1 if below else 0
@@ -112,7 +114,7 @@ def _line(path: str) -> str:
     except UnicodeEncodeError as error:
         shown = path.encode(errors="backslashreplace").decode()
         raise StageError(f"Cannot use image {shown}", "its name is not UTF-8", "Rename it") from error
-    return " ".join(path.replace("/", "-").split())
+    return fitting(" ".join(path.replace("/", "-").split()))
 
 
 def class_names(rows: Iterable[Row], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
