@@ -363,6 +363,52 @@ def test_rows_without_a_photograph_are_told_of_once_each(generated: Path, tmp_pa
     assert found["label without image"] == ("warning", ["cat/gone.png", "lost.jpg"]) and report.sound
 
 
+def square(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def outlined(root: Path, generated: Path, *segmentations: Any, category: int = 1, height: int = 64) -> Report:
+    """The report on a document of one photograph of 64 pixels, with an object for each of SEGMENTATIONS."""
+    root.mkdir()
+    shutil.copy(generated / IMAGES / "demo_00000.png", root / "a.png")
+    found = [{"id": n, "image_id": 1, "category_id": category, "segmentation": one} for n, one in enumerate(segmentations)]
+    image = {"id": 1, "file_name": "a.png", "width": 64, "height": height}
+    document = {"images": [image], "categories": [{"id": 1, "name": "cat"}], "annotations": found}
+    (root / "instances_all.json").write_text(json.dumps(document))
+    return checked(root)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "kind", "severity", "words"),
+    [
+        (square(40, 40, 70, 60), "outline beyond the image", "warning", "object 2: 6 pixels"),
+        (square(-9, 0, 30, 30), "outline beyond the image", "warning", "object 2: 9 pixels"),
+        (square(0, 0, 6400, 10), "broken outline", "error", "object 2: corners far outside of the image"),
+        ([[1, 2, "x", 4, 5, 6]], "broken outline", "error", "object 2: corners that are not pairs of numbers"),
+        ({"size": [64, 64], "counts": [0, 7]}, "broken outline", "error", "object 2: run lengths that do not fill the image"),
+        ({"size": [64, 64], "counts": [64 * 64]}, "empty outline", "warning", "object 2"),
+        ([[3, 3, 4, 4]], "empty outline", "warning", "object 2"),
+        ([], "object without an outline", "warning", "object 2"),
+    ],
+)
+def test_outlines_are_looked_at_before_a_mask_is_drawn(
+    generated: Path, tmp_path: Path, segmentation: Any, kind: str, severity: str, words: str
+) -> None:
+    report = outlined(tmp_path / "own", generated, square(8, 8, 64, 40), segmentation)
+    found = {finding.kind: finding for finding in report.findings if "outline" in finding.kind}
+    assert list(found) == [kind] and found[kind].severity == severity
+    assert [(Path(case.files[0]).name, case.words) for case in found[kind].cases] == [("a.png", words)]
+
+
+def test_a_document_of_another_size_or_with_a_stranger_is_told_and_boxes_alone_are_well(generated: Path, tmp_path: Path) -> None:
+    other = outlined(tmp_path / "other", generated, square(0, 0, 9, 9), height=48)
+    assert kinds(other)["outlines for another size"] == "error" and not other.masks
+    stranger = outlined(tmp_path / "stranger", generated, square(0, 0, 9, 9), square(0, 0, 9, 9), category=3)
+    (case,) = next(finding.cases for finding in stranger.findings if finding.kind == "unreadable list or labels")
+    assert "2 of 2 annotations: one of category 3, which it does not hold" in case.words
+    assert not any("outline" in kind for kind in kinds(outlined(tmp_path / "boxes", generated, [], [])))
+
+
 # --- clean lists are followed ---
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from stages.actions import data_twins
+from stages.actions import data_outlines, data_twins
 from stages.actions.findings import Case, Finding, found
 from stages.core import interrupt, processes
 from stages.core.limits import cores
@@ -73,6 +73,7 @@ def check(census: Census, reporter: Reporter) -> Report:
         *(pair for entry in census.entries for pair in _of_image(facts[entry.file])),
         *data_twins.cases(census, facts),
         *(pair for entry in census.entries if entry.file in masks for pair in _of_mask(census, entry, facts, masks[entry.file])),
+        *data_outlines.cases(census, facts, reporter),
         *_of_classes(census),
     ]
     return Report(census, facts, masks, tuple(found(cases, used)))

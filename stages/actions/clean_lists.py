@@ -18,7 +18,7 @@ EVERY = ("train", "score", "val")
 SCORED = ("score", "val")  # lists whose masks are read
 UNUSABLE = ("empty file", "broken image", "same bytes, other labels")
 LEAKS = ("same id in two splits", "same bytes in two splits", "near-duplicate in two splits")
-BAD_MASKS = ("broken mask", "mask of another size", "mask with unknown ids")
+BAD_MASKS = ("broken mask", "mask of another size", "mask with unknown ids", "broken outline", "outlines for another size")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from stages.actions import configure
@@ -49,5 +50,6 @@ def _configured(word: str, data: Path | None, labels: Path | None, anew: bool) -
     assert isinstance(config, dataset.Config)
     if config.recipe is not None:
         raise StageError(f"Nothing to check in {word}", "its images are generated", "Name a dataset of photographs")
-    reader = dataset.open_dataset(config, Path(word).parent).reader  # where lists that `bas data init` wrote may lie
+    place = dataset.place(config, Path(word).parent)  # where lists that `bas data init` wrote may lie
+    reader = open_reader(config.reader, replace(place, scratch=None))  # whoever looks does not draw masks
     return census.take(reader, {role: getattr(config, role) for role in LISTS}, config.negatives == "keep", anew)

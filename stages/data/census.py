@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from stages.core.errors import StageError
-from stages.data.formats import SUFFIXES, UNSUPPORTED, ending
 from stages.data import clean
+from stages.data.coco import Outlines
+from stages.data.formats import SUFFIXES, UNSUPPORTED, ending
 from stages.data.labels import Labels
 from stages.data.readers import Reader
 from stages.data.readers.coco import Coco, documents
 from stages.data.readers.listed import Listed
+from stages.data.readers.lists import Relisted
 
 NOT_PHOTOGRAPHS = frozenset({"SegmentationClass", "SegmentationClassAug", "SegmentationObject", "masks"})  # folders of masks
 T = TypeVar("T")
@@ -35,6 +37,7 @@ class Entry:
     roles: frozenset[str] = frozenset()
     labels: tuple[int, ...] | None = None
     mask: str | None = None
+    outlines: Outlines | None = None  # where no mask is drawn of them yet
 
     @property
     def trained(self) -> bool:
@@ -74,20 +77,30 @@ def take(reader: Reader, lists: Mapping[str, str], negatives: bool = False, anew
     """
     trouble: list[str] = []
     place = clean.home(reader) if lists else None
-    lists, given = (lists, _listed(reader, lists, trouble)) if lists else _told(reader)
+    lists, given = (lists, _listed(reader, lists, trouble)) if lists else _told(reader, trouble)
     ids, left_out = _sifted(reader, lists, given, place, anew)
+    entries, absent = _entries(reader, lists, ids, trouble)
+    others, unsupported = _others(reader.root, {os.path.realpath(entry.file) for entry in entries})
+    unfound = tuple(dict.fromkeys(reader.absent)) if isinstance(reader, Listed) else ()
+    classes = _attempt(lambda: reader.classes, (), trouble)
+    told = (absent, unfound, unsupported, tuple(dict.fromkeys(trouble)), left_out)
+    return Census(reader.root, place, classes, lists, (*entries, *others), negatives, *told)
+
+
+def _entries(
+    reader: Reader, lists: Mapping[str, str], ids: Mapping[str, tuple[str, ...]], trouble: list[str]
+) -> tuple[list[Entry], dict[str, tuple[str, ...]]]:
+    """An entry for each of IDS, by role, that has a file; and those that have none."""
     every = tuple(dict.fromkeys(i for found in ids.values() for i in found))
     found = reader.find(every, next(iter(lists.values()), ""))
     files = {i: file for i, file in zip(every, found, strict=True) if file is not None}
-    said = _labels(reader, tuple(files), trouble)
+    labels = _labels(reader, tuple(files), trouble)
     members = {role: set(found) for role, found in ids.items()}
     roles = {i: frozenset(role for role, found in members.items() if i in found) for i in files}
-    entries = [Entry(i, file, roles[i], said.get(i), _text(reader.mask(i))) for i, file in files.items()]
-    absent = {role: missing for role, found in ids.items() if (missing := tuple(i for i in found if i not in files))}
-    others, unsupported = _others(reader.root, {os.path.realpath(file) for file in files.values()})
-    unfound = reader.absent if isinstance(reader, Listed) else ()
-    told = (absent, tuple(dict.fromkeys(unfound)), unsupported, tuple(dict.fromkeys(trouble)), left_out)
-    return Census(reader.root, place, reader.classes, lists, (*entries, *others), negatives, *told)
+    masks = {i: _text(reader.mask(i)) for i in files}
+    shapes = _outlines(reader, [i for i, mask in masks.items() if mask is None], trouble)
+    entries = [Entry(i, file, roles[i], labels.get(i), masks[i], shapes.get(i)) for i, file in files.items()]
+    return entries, {role: missing for role, found in ids.items() if (missing := tuple(i for i in found if i not in files))}
 
 
 def _sifted(
@@ -101,15 +114,25 @@ def _sifted(
     return {role: one.ids for role, one in sifted.items()}, clean.costs(sifted.values())
 
 
-def _told(reader: Reader) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+def _told(reader: Reader, trouble: list[str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """Lists as folders, a file or documents tell them, and their ids: what is of no split is trained on, a test is a val."""
     ids: dict[str, list[str]] = {}
     if isinstance(reader, Listed):
         for i, row in reader.rows.items():
             ids.setdefault("val" if row.split in ("val", "test") else "train", []).append(i)
     elif isinstance(reader, Coco):
-        ids["train"] = [i for name in sorted(documents(reader.root)) for i in reader.ids(name)]
+        names = sorted(documents(reader.root))
+        ids["train"] = [i for name in names for i in _attempt(lambda name=name: reader.ids(name), (), trouble)]
     return {role: role for role in ids}, {role: tuple(found) for role, found in ids.items()}
+
+
+def _outlines(reader: Reader, ids: Sequence[str], trouble: list[str]) -> dict[str, Outlines]:
+    """What COCO's documents outline in the photographs IDS."""
+    inner = reader.inner if isinstance(reader, Relisted) else reader
+    if not isinstance(inner, Coco):
+        return {}
+    none: dict[str, Outlines] = {}
+    return _attempt(lambda: {i: found for i in ids if (found := inner.shapes(i)) is not None}, none, trouble)
 
 
 def _listed(reader: Reader, lists: Mapping[str, str], trouble: list[str]) -> dict[str, tuple[str, ...]]:

@@ -34,6 +34,7 @@ _NAMES = (  # of COCO's own classes
 )
 CLASSES = tuple(_NAMES.split(","))
 Shape = tuple[int, Any, bool]  # id in masks (1-based), segmentation, whether it is a crowd
+Outlines = tuple[tuple[int, int], list[Shape]]  # a photograph's height and width, and what is to be drawn of it
 LONGEST = 1 << 15  # pixels of a side: no photograph is larger
 PLAIN = re.compile(r"\w[\w -]*\.\w+")  # a file's name, no folder's
 INDEX = ".index.json"  # in place of a document's suffix: who is where, without the outlines
@@ -68,20 +69,23 @@ class Document:
             self._places, self.classes = _classes(fields.get(content, "categories", list))
             entries = {fields.get(one, "id", int): one for one in fields.get(content, "images", list)}
             self._found: dict[int, list[dict[str, Any]]] = {number: [] for number in entries}
-            for one in fields.get(content, "annotations", list):
-                self._add(one)
+            annotations = fields.get(content, "annotations", list)
+            strays = [what for one in annotations if (what := self._add(one))]
+            if strays:
+                raise ValueError(f"{len(strays)} of {len(annotations)} annotations: one of {strays[0]}, which it does not hold")
             self._entries = {self._id(entry): entry for entry in entries.values()}
             if len(self._entries) < len(entries):
                 raise ValueError("two of its images would have the same id")
         except ValueError as error:
             raise StageError(f"Cannot use COCO document {path}", str(error), "Give a document of instances") from error
 
-    def _add(self, one: Any) -> None:
+    def _add(self, one: Any) -> str:
+        """Take an annotation; where it is of what is not there, say of what."""
         image, category = fields.get(one, "image_id", int), fields.get(one, "category_id", int)
         if image not in self._found or category not in self._places:
-            what = f"image {image}" if image not in self._found else f"category {category}"
-            raise ValueError(f"an annotation is of {what}, which it does not hold")
+            return f"image {image}" if image not in self._found else f"category {category}"
         self._found[image].append(one)
+        return ""
 
     def _id(self, entry: dict[str, Any]) -> str:
         """The name of an image's outputs: that of its file, without suffix; folders become a part of it, within limits."""
@@ -99,7 +103,7 @@ class Document:
         """Whether every annotation of the photograph has an outline: a document of boxes has none."""
         return all(one.get("segmentation") for one in self._found[self._entries[image_id]["id"]])
 
-    def shapes(self, image_id: str) -> tuple[tuple[int, int], list[Shape]]:
+    def shapes(self, image_id: str) -> Outlines:
         """Height and width of a photograph, and what is to be drawn of it."""
         entry = self._entries[image_id]
         found = self._found[entry["id"]]

@@ -237,9 +237,13 @@ def open_dataset(config: Config, run_dir: Path, watch: Callable[[Sequence[str]],
 
         root = demo.generate(generated_root(run_dir), **wanted.plain(), watch=watch)
         return Dataset(config, open_reader(demo.LAYOUT, Place(root)))
+    return Dataset(config, open_reader(config.reader, place(config, run_dir)))
+
+
+def place(config: Config, run_dir: Path) -> Place:
+    """Where photographs lie that are not generated. Raises StageError where no folder is given."""
     if config.root is None:
         raise StageError("No data folder given", "this dataset does not come with the tool", "Say where it lies with --data DIR")
     labels = Path(config.labels) if config.labels else None
     lists = run_dir / config.lists if config.lists else None
-    place = Place(Path(config.root), labels, run_dir / TRUE_MASKS, config.classes, lists)
-    return Dataset(config, open_reader(config.reader, place))
+    return Place(Path(config.root), labels, run_dir / TRUE_MASKS, config.classes, lists)

@@ -35,7 +35,23 @@ def annotation(mask: NDArray[np.bool_], category: int, **more: Any) -> Record:
 
 
 def covered(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels (H,W) of COCO's `segmentation`: polygons together, or run lengths, compressed or not.
+    """The pixels (H,W) of COCO's `segmentation`: polygons together, or run lengths, compressed or not. Raises ValueError."""
+    from pycocotools import mask
+
+    code = _coded(segmentation, size)
+    return np.zeros(size, bool) if code is None else mask.decode(code).astype(bool)
+
+
+def pixels(segmentation: Any, size: tuple[int, int]) -> int:
+    """How many pixels `covered` has. Raises ValueError."""
+    from pycocotools import mask
+
+    code = _coded(segmentation, size)
+    return 0 if code is None else int(mask.area(code))
+
+
+def _coded(segmentation: Any, size: tuple[int, int]) -> Any:
+    """COCO's `segmentation` as pycocotools codes it, None where it is nothing.
 
     Raises ValueError, in words, on what pycocotools would read beyond its own memory or work on without end.
     """
@@ -44,10 +60,8 @@ def covered(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     coder: Any = mask  # its stubs know fewer of COCO's forms than it does
     if isinstance(segmentation, list):
         rings = [corners for corners in segmentation if len(_within(corners, size)) >= CORNERS]
-        code = coder.merge(coder.frPyObjects(rings, *size)) if rings else None
-    else:
-        code = coder.frPyObjects({"size": list(size), "counts": _runs(segmentation, size)}, *size)
-    return np.zeros(size, bool) if code is None else coder.decode(code).astype(bool)
+        return coder.merge(coder.frPyObjects(rings, *size)) if rings else None
+    return coder.frPyObjects({"size": list(size), "counts": _runs(segmentation, size)}, *size)
 
 
 def _within(corners: Any, size: tuple[int, int]) -> list[float]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from stages.core.errors import StageError
 from stages.core.files import write_atomic
 from stages.data import coco
-from stages.data.coco import Document, Index
+from stages.data.coco import Document, Index, Outlines
 from stages.data.labels import Labels, read_labels
 from stages.data.readers import Place, all_there
 
@@ -165,14 +165,23 @@ class Coco:
         """Draw the mask of a photograph; None where it has boxes alone."""
         from stages.data.images import write_mask
 
-        if name not in self._whole:
-            self._whole[name] = Document(self._documents[name])
-        document = self._whole[name]
+        document = self._document(name)
         if not document.outlined(image_id):
             return None
         mask = coco.render(image_id, *document.shapes(image_id))
         write_atomic(target, lambda temporary: write_mask(temporary, mask))
         return target
+
+    def shapes(self, image_id: str) -> Outlines | None:
+        """Height and width of a photograph by its document, and its shapes; None where it has boxes alone."""
+        name = self._homes.get(image_id)
+        said, shapes = self._document(name).shapes(image_id) if name is not None else ((0, 0), [])
+        return (said, shapes) if any(segmentation for _, segmentation, _ in shapes) else None
+
+    def _document(self, name: str) -> Document:
+        if name not in self._whole:
+            self._whole[name] = Document(self._documents[name])
+        return self._whole[name]
 
     def objects(self, image_id: str) -> Path | None:
         """None: instances are in the documents."""
