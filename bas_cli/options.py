@@ -40,7 +40,8 @@ Labels = Annotated[
     Path | None,
     typer.Option(
         "--labels",
-        help="File of image-level labels: of a devkit cls_labels.npy or lines `id class class …`, of a folder CSV, JSON or XML.",
+        help="File of image-level labels: of a folder CSV, TSV, JSON, JSON lines, Label Studio's JSON or CVAT's XML; of a devkit "
+        "or COCO cls_labels.npy or lines `id class class …`.",
         show_default=False,
     ),
 ]
