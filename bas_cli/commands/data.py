@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -69,7 +70,7 @@ def init(
         return
     console.found_table(found)
     if not quiet:
-        console.note(f"next: bas run {config}")
+        console.note(f"next: bas run {shlex.quote(str(config))}")
 
 
 def prepare(
@@ -116,7 +117,7 @@ def _tell(done: Mapping[str, Any]) -> None:
     console.note("; ".join(done["did"]) if done["did"] else "everything is there already, nothing was done")
     lists = ", ".join(f"{name} {count['images']:,}" for name, count in done["lists"].items())
     console.note(f"{done['root']}: {lists}; labels from {done['labels']}")
-    console.note(f"next: bas run {done['dataset']} --data {done['root']}")
+    console.note(f"next: bas run {done['dataset']} --data {shlex.quote(done['root'])}")
 
 
 _PREPARE = {"voc": _voc, "coco": _coco}

@@ -16,7 +16,7 @@ from stages.data.census import Census, Entry
 ALL = "all"  # in place of a role, where there are no lists yet
 EVERY = ("train", "score", "val")
 SCORED = ("score", "val")  # lists whose masks are read
-UNUSABLE = ("empty file", "broken image", "same bytes, other labels")
+UNUSABLE = ("empty file", "broken image", "same bytes, other labels", "same file in two classes")
 LEAKS = ("same id in two splits", "same bytes in two splits", "near-duplicate in two splits")
 BAD_MASKS = ("broken mask", "mask of another size", "mask with unknown ids", "broken outline", "outlines for another size")
 

@@ -22,6 +22,9 @@ AT_ONCE = 100_000  # pairs whose pictures are compared together
 
 def cases(census: Census, facts: Mapping[str, Facts]) -> Iterator[tuple[str, Case]]:
     """Conflicts, leaks and doubles."""
+    for entry in census.entries:
+        if entry.copies:
+            yield "same file in two classes", Case((entry.file, *entry.copies))
     same = _same_bytes(census.entries, facts)
     for group in same:
         yield _of_same(group)

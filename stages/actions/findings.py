@@ -19,6 +19,7 @@ KINDS: Mapping[str, tuple[Severity, str]] = {
     "same bytes in two splits": ("error", "take it off the training list"),
     "near-duplicate in two splits": ("error", "look at both, take one off the training list"),
     "same bytes, other labels": ("error", "decide which labels are right, keep one file"),
+    "same file in two classes": ("error", "keep one; if it shows both, make the other a link, or say so in a file of labels"),
     "broken mask": ("error", "replace or remove the mask"),
     "mask of another size": ("error", "make the mask anew: one pixel for one of the upright image"),
     "mask with unknown ids": ("error", "ids are 0, those of the classes from 1, and 255 for void"),

@@ -37,6 +37,7 @@ class Entry:
     roles: frozenset[str] = frozenset()
     labels: tuple[int, ...] | None = None
     mask: str | None = None
+    copies: tuple[str, ...] = ()  # further files of the same bytes and name, in the folders of other classes
     outlines: Outlines | None = None  # where no mask is drawn of them yet
 
     @property
@@ -80,7 +81,8 @@ def take(reader: Reader, lists: Mapping[str, str], negatives: bool = False, anew
     lists, given = (lists, _listed(reader, lists, trouble)) if lists else _told(reader, trouble)
     ids, left_out = _sifted(reader, lists, given, place, anew)
     entries, absent = _entries(reader, lists, ids, trouble)
-    others, unsupported = _others(reader.root, {os.path.realpath(entry.file) for entry in entries})
+    known = {os.path.realpath(file) for entry in entries for file in (entry.file, *entry.copies)}
+    others, unsupported = _others(reader.root, known)
     unfound = tuple(dict.fromkeys(reader.absent)) if isinstance(reader, Listed) else ()
     classes = _attempt(lambda: reader.classes, (), trouble)
     told = (absent, unfound, unsupported, tuple(dict.fromkeys(trouble)), left_out)
@@ -99,7 +101,9 @@ def _entries(
     roles = {i: frozenset(role for role, found in members.items() if i in found) for i in files}
     masks = {i: _text(reader.mask(i)) for i in files}
     shapes = _outlines(reader, [i for i, mask in masks.items() if mask is None], trouble)
-    entries = [Entry(i, file, roles[i], labels.get(i), masks[i], shapes.get(i)) for i, file in files.items()]
+    rows = reader.rows if isinstance(reader, Listed) else {}
+    copies = {i: tuple(f"{reader.root}{os.sep}{copy}" for copy in row.copies) for i, row in rows.items() if row.copies}
+    entries = [Entry(i, file, roles[i], labels.get(i), masks[i], copies.get(i, ()), shapes.get(i)) for i, file in files.items()]
     return entries, {role: missing for role, found in ids.items() if (missing := tuple(i for i in found if i not in files))}
 
 

@@ -1,7 +1,8 @@
 """A folder that holds one sub-folder a class: DIR/cat/*.jpg, or DIR/train/cat/*.jpg beside DIR/val and DIR/test.
 
 A class's folder may have folders of its own. The same name in two of them is one image with two labels where the bytes are
-the same, else two images. A folder called background, negative or none holds images in which no class is.
+the same (meant so where one is a link to the other), else two images. A folder called background, negative or none holds
+images in which no class is.
 """
 
 from __future__ import annotations
@@ -54,14 +55,21 @@ def _folders(root: Path) -> list[str]:
 
 def _distinct(root: Path, split: str, group: Sequence[tuple[str, str]]) -> list[Row]:
     """Files of one name in the folders of several classes: a row for each content, with the classes that have it."""
-    found: list[tuple[str, list[str]]] = []
+    found: list[list[tuple[str, str]]] = []
     for name, file in group:
-        same = next((names for other, names in found if _alike(root / other, root / file)), None)
+        same = next((one for one in found if _alike(root / one[0][1], root / file)), None)
         if same is None:
-            found.append((file, [name]))
+            found.append([(name, file)])
         else:
-            same.append(name)
-    return [Row(file, tuple(name for name in names if name.lower() not in ABSENCE), split) for file, names in found]
+            same.append((name, file))
+    return [_row(root, split, same) for same in found]
+
+
+def _row(root: Path, split: str, same: Sequence[tuple[str, str]]) -> Row:
+    """The row of one image that lies in the folders of several classes: class and file of each; links are no copies."""
+    (_, first), *others = same
+    copies = tuple(file for _, file in others if not (root / file).samefile(root / first))
+    return Row(first, tuple(name for name, _ in same if name.lower() not in ABSENCE), split, copies)
 
 
 def _alike(first: Path, second: Path) -> bool:

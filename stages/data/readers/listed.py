@@ -26,11 +26,15 @@ ABSENCE = ("background", "negative", "negatives", "none")  # names that say of a
 
 @dataclass(frozen=True)
 class Row:
-    """One image: its file below the root, with slashes; the names of its classes, None where nobody said; its split, if told."""
+    """One image: its file below the root, with slashes; the names of its classes, None where nobody said; its split, if told.
+
+    COPIES are further files of the same image, of the same bytes, that its classes come from.
+    """
 
     file: str
     classes: tuple[str, ...] | None
     split: str = ""
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
