@@ -11,6 +11,7 @@ from typing import Literal
 from stages.core.config import Field, Section, validate
 from stages.core.errors import StageError
 from stages.core.files import HashCache, digest
+from stages.data import formats
 from stages.data.clean import Sifted, costs, sift
 from stages.data.labels import Labels
 from stages.data.readers import Place, Reader, open_reader
@@ -208,9 +209,7 @@ def _hash(sample: Sample, hashes: HashCache) -> str:
     try:
         return hashes.of(sample.file)
     except OSError as error:
-        raise StageError(
-            f"Cannot read image {sample.file}", error.strerror or "unreadable", "Replace the file or take it off the list"
-        ) from error
+        raise StageError(f"Cannot read image {sample.file}", error.strerror or "unreadable", formats.MEND) from error
 
 
 def generated_root(run_dir: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+MEND = "Replace the file or take it off the list; `bas data check --fix` writes lists without such files"
 SUFFIXES: Mapping[str, str] = {  # in either case → Pillow's name of the format
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     ".png": "PNG",

@@ -25,6 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from stages.core.errors import StageError
+from stages.data import formats
 from stages.formulas import VOID
 
 Array = NDArray[np.uint8]
@@ -183,7 +184,7 @@ def read_index(path: Path, content: bytes) -> tuple[Array, Array | None]:
 
 
 def _unreadable(kind: str, path: Path, error: BaseException) -> StageError:
-    return StageError(f"Cannot read {kind} {path}", reason(error), "Replace the file or take it off the list")
+    return StageError(f"Cannot read {kind} {path}", reason(error), formats.MEND)
 
 
 def reason(error: BaseException) -> str:
