@@ -44,6 +44,9 @@ class Config(Section):
     )
     crf: bool = Field(True, description="Refine the predictions by a dense CRF, in worker processes.")
     crf_iterations: int = Field(10, description="Mean-field iterations of the CRF.", ge=1)
+    crf_least: float = Field(
+        0.01, description="Classes that are less likely than this at every pixel stay out of the CRF; 0: none does.", ge=0, le=1
+    )
     smooth_width: float = Field(1.0, description="Width of the smoothness kernel, in pixels.", gt=0)
     smooth_weight: float = Field(3.0, description="Weight of the smoothness kernel.", ge=0)
     colour_width: float = Field(67.0, description="Width of the colour kernel, in pixels.", gt=0)
@@ -82,7 +85,8 @@ class Refine:
 
         image = read_image(seen.sample.image)
         unary = probabilities_at(torch.from_numpy(seen.logits), image.shape[:2]).numpy()
-        posterior = crf.refine_probabilities(image, unary, crf.Kernels.of(self.config, self.config.crf_iterations))
+        kernels = crf.Kernels.of(self.config, self.config.crf_iterations)
+        posterior = crf.refine_probabilities(image, unary, kernels, self.config.crf_least)
         labels = posterior.argmax(0).astype("uint8")
         write_atomic(prediction_path(self.folder, "crf", seen.sample.id), lambda temporary: write_mask(temporary, labels))
 

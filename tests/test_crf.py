@@ -43,6 +43,20 @@ def test_probabilities_of_a_plain_image_are_smoothed() -> None:
     assert refined.argmax(0).max() == 0
 
 
+def test_labels_that_cannot_win_stay_out_of_the_field() -> None:
+    pytest.importorskip("pydensecrf")
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (18, 25, 3), dtype=np.uint8)
+    probabilities = rng.dirichlet((1, 1, 1), (18, 25)).transpose(2, 0, 1).astype(np.float32)
+    padded = np.concatenate([probabilities[:2], np.full((2, 18, 25), 1e-5, np.float32), probabilities[2:]])
+    refined = crf.refine_probabilities(image, padded, least=4e-5)
+    np.testing.assert_array_equal(refined[[0, 1, 4]], crf.refine_probabilities(image, probabilities))
+    assert not refined[2:4].any()
+    np.testing.assert_array_equal(refined.argmax(0), crf.refine_probabilities(image, padded).argmax(0))
+    unsure = np.full((200, 4, 4), 1 / 200, np.float32)  # none as likely as LEAST: the likeliest stay
+    assert crf.refine_probabilities(image[:4, :4], unsure, least=0.01).sum() == pytest.approx(16, abs=1e-3)
+
+
 def test_combination_of_two_results() -> None:
     fg = np.array([[1, 2, 0, 0]])
     bg = np.array([[1, 0, 1, 0]])

@@ -145,7 +145,8 @@ class Predictor:
         if not self.crf:
             return Prediction(labels_at(logits, pixels.shape[:2]).cpu().numpy(), self.classes, logits)
         unary = probabilities_at(logits.cpu(), pixels.shape[:2]).numpy()
-        refined = crf.refine_probabilities(pixels, unary, crf.Kernels.of(self.config, self.config.crf_iterations))
+        kernels = crf.Kernels.of(self.config, self.config.crf_iterations)
+        refined = crf.refine_probabilities(pixels, unary, kernels, self.config.crf_least)
         return Prediction(refined.argmax(0).astype("uint8"), self.classes, logits, refined)
 
     def _absent(self, present: Collection[str]) -> list[int]:
