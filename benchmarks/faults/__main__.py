@@ -57,7 +57,7 @@ def _run(asked: argparse.Namespace) -> int:
         for stage in asked.stage:
             campaign.run(stage)
         print("\n".join(table(campaign.tried, asked.stage)))
-    return 1 if any(one.wrong for one in campaign.tried.values()) else 0
+    return 1 if any(one.wrong.total() for one in campaign.tried.values()) else 0
 
 
 @contextmanager

@@ -211,15 +211,18 @@ def write_mask(path: Path, ids: Array) -> None:
 
 def write_image(path: Path, image: Array) -> None:
     """Write (H,W,3) uint8 RGB in the format that PATH's suffix names."""
-    iio.imwrite(path, image, plugin="pillow", quality=90)
+    path.write_bytes(iio.imwrite("<bytes>", image, plugin="pillow", extension=path.suffix, quality=90))
 
 
 def write_grey(path: Path, values: Array, notes: Mapping[str, str]) -> None:
-    """Write (H,W) values of 8 bits as a grey PNG that carries NOTES, texts by name."""
+    """Write (H,W) values of 8 bits as a grey PNG that carries NOTES, texts by name.
+
+    By way of memory: imageio tells of a full disk once more when it lets go of the file.
+    """
     info = PngInfo()
     for name, text in notes.items():
         info.add_text(name, text)
-    iio.imwrite(path, values, plugin="pillow", extension=".png", pnginfo=info)
+    path.write_bytes(iio.imwrite("<bytes>", values, plugin="pillow", extension=".png", pnginfo=info))
 
 
 def read_note(path: Path, name: str) -> str:
