@@ -316,7 +316,7 @@ def test_a_broken_photograph_does_not_keep_the_configuration_from_being_written(
     for broken in root.glob("*/*"):
         broken.write_bytes(b"")
     with pytest.raises(StageError, match="Cannot read the images"):
-        initialise(wish(root))
+        initialise(wish(root, force=True))
 
 
 def test_splits_that_the_data_has_are_kept(tmp_path):
