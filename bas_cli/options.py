@@ -132,8 +132,8 @@ def open_run(request: Request, names: Sequence[str] = (), look: bool = False) ->
     from stages.actions import configure
     from stages.actions.run import Run
 
-    request = photographs.configured(request, look)
     folder = run_folder(request)
+    request = photographs.configured(request, folder, look)
     name = request.dataset or str(folder / "config.yaml")
     if request.dataset is None and not (folder / "config.yaml").exists():
         why = "it holds no config.yaml" if folder.is_dir() else "no such folder"

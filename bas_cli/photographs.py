@@ -25,21 +25,19 @@ def folder_name(dataset: str) -> str:
     return Path(dataset).expanduser().resolve().name
 
 
-def configured(request: Request, look: bool = False) -> Request:
-    """REQUEST as it is, or, where its dataset is a folder, with the configuration that was written for it now or before.
+def configured(request: Request, run: Path, look: bool = False) -> Request:
+    """REQUEST as it is, or, where its dataset is a folder, with the configuration that its RUN folder has for it now or had.
 
     LOOK: one that is written now goes to a place that this process removes at its end. Raises StageError where the folder
     holds nothing that can be learnt from.
     """
-    from bas_cli import options
-
     if request.dataset is None or not is_folder(request.dataset):
         return request
-    root, run = Path(request.dataset).expanduser().resolve(), options.run_folder(request)
+    root = Path(request.dataset).expanduser().resolve()
     place = run if not look or _stays(run, root) else _scratch()
     if not _stays(run, root):
         _write(request, root, run, place)
-    return replace(request, dataset=str(place / CONFIG), run=run, data=root)
+    return replace(request, dataset=str(place / CONFIG), data=root)
 
 
 def _scratch() -> Path:

@@ -6,6 +6,7 @@ What goes wrong is told at once on stderr; the table on stdout is Markdown. Exit
 from __future__ import annotations
 
 import argparse
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def _run(asked: argparse.Namespace) -> int:
         for stage in asked.stage:
             campaign.run(stage)
         print("\n".join(table(campaign.tried, asked.stage)))
+    gc.unfreeze()  # what stays frozen outlives the interpreter, and triton complains
     return 1 if any(one.wrong.total() for one in campaign.tried.values()) else 0
 
 
