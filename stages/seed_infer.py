@@ -164,7 +164,8 @@ def _thresholds(net: BasNet, image: Array, seed: Seed, config: Config, ctx: Cont
     from stages.nets import judge as judges
 
     judge = judges.of_image(net, image, config.judge_scale, ctx.runtime)
-    maps = torch.cat([seedfile.full_maps(seed, source, ctx.runtime.device) for source in config.sources])
+    made = seedfile.full_maps_of(seed, config.sources, ctx.runtime.device)
+    maps = torch.cat([made[source] for source in config.sources])
     classes = torch.from_numpy(seed.classes).to(ctx.runtime.device).repeat(len(config.sources))
     at_once = ctx.runtime.masks_at_once
     found = thresholds.search(maps, classes, config.thresholds, judge.size, judge.logits, judge, at_once, config.temperature)
@@ -186,11 +187,10 @@ def score(config: Config, ctx: Context) -> Scores:
     with ctx.track("scoring seeds", len(pairs)) as meter:
         for sample, truth in pairs:
             seed = seedfile.read(sources.seed_path(ctx.out, sample.id))
-            for source, count in counts.items():
-                maps = seedfile.full_maps(seed, source)
+            for source, maps in seedfile.full_maps_of(seed, config.sources).items():
                 limits = seed.thresholds.get(source)
                 labelled = None if limits is None else seeds.label(maps, limits.tolist(), seed.classes.tolist()).numpy()
-                count.add(sample.id, truth, maps.numpy(), seed.classes.tolist(), labelled)
+                counts[source].add(sample.id, truth, maps.numpy(), seed.classes.tolist(), labelled)
             meter.advance()
     for source, count in counts.items():
         count.enter(scores, f"train/{source}")
@@ -208,7 +208,7 @@ def _sheet(config: Config, ctx: Context, samples: tuple[Sample, ...]) -> None:
     rows, names = [], []
     for sample in sheets.shown(samples):
         image, seed = read_image(sample.image), seedfile.read(sources.seed_path(ctx.out, sample.id))
-        maps = {source: seedfile.full_maps(seed, source) for source in config.sources}
+        maps = seedfile.full_maps_of(seed, config.sources)
         labelled = overlay(image, seeds.label(maps[config.sources[-1]], config.fixed, seed.classes.tolist()).numpy())
         for row, label in enumerate(seed.classes.tolist()):
             rows.append([image, *(sheets.heat(image, maps[source][row].numpy()) for source in config.sources), labelled])

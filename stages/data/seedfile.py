@@ -70,11 +70,17 @@ def read(path: Path, remedy: str = "Run `bas seed infer` again with --force") ->
 
 def full_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
     """Normalised maps (P,H,W) of a source. Raises StageError when the seed lacks one of its maps."""
+    return full_maps_of(seed, (source,), device)[source]
+
+
+def full_maps_of(seed: Seed, of: Sequence[str], device: torch.device | None = None) -> dict[str, Tensor]:
+    """The same of several sources: a map that more than one of them adds is merged once. Not to be changed in place."""
+    made: dict[str, Tensor] = {}
 
     def merge(maps: Sequence[Tensor], stride: int) -> Tensor:
         return seeds.merge_full(maps, seed.size, stride)
 
-    return _source(seed, source, merge, lambda maps: seeds.cover(maps, seed.size), device)
+    return {name: _source(seed, name, merge, lambda maps: seeds.cover(maps, seed.size), device, made) for name in of}
 
 
 def strided_maps(seed: Seed, source: str, device: torch.device | None = None) -> Tensor:
@@ -83,22 +89,34 @@ def strided_maps(seed: Seed, source: str, device: torch.device | None = None) ->
     def merge(maps: Sequence[Tensor], _: int) -> Tensor:
         return seeds.merge_strided(maps, seed.size)
 
-    return _source(seed, source, merge, lambda maps: seeds.cover_strided(maps, seed.size), device)
+    return _source(seed, source, merge, lambda maps: seeds.cover_strided(maps, seed.size), device, {})
 
 
 Merge = Callable[[Sequence[Tensor], int], Tensor]  # maps of several scales and their stride → their sum
 
 
-def _source(seed: Seed, source: str, merge: Merge, cover: Callable[[Tensor], Tensor], device: torch.device | None) -> Tensor:
-    """The normalised, weighted sum of a source's summands."""
+def _source(
+    seed: Seed,
+    source: str,
+    merge: Merge,
+    cover: Callable[[Tensor], Tensor],
+    device: torch.device | None,
+    made: dict[str, Tensor],
+) -> Tensor:
+    """The normalised, weighted sum of a source's summands. MADE: normalised maps by name, those of earlier calls."""
 
     def normalised(name: str) -> Tensor:
+        if name not in made:
+            made[name] = seeds.normalise(merged(name))
+        return made[name]
+
+    def merged(name: str) -> Tensor:
         if name in seed.imported:
-            return seeds.normalise(cover(torch.from_numpy(seed.imported[name]).to(device)))
+            return cover(torch.from_numpy(seed.imported[name]).to(device))
         if name not in seed.maps:
             raise _absent(seed, name)
         maps = [torch.from_numpy(array).to(device) for array in seed.maps[name]]
-        return seeds.normalise(merge(maps, seed.strides.get(name, seeds.TRUNK_STRIDE)))
+        return merge(maps, seed.strides.get(name, seeds.TRUNK_STRIDE))
 
     def summand(name: str) -> Tensor:
         if name in sources.FUSIONS:

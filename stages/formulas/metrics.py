@@ -167,8 +167,8 @@ class ThresholdSweep:
         if not len(maps):
             best, passed = np.zeros(truth.shape, dtype=np.int64), 0
         else:
-            best = maps.argmax(0)
-            passed = np.searchsorted(self.thresholds, np.take_along_axis(maps, best[None], 0)[0])
+            best = maps.argmax(0) if len(maps) > 1 else 0
+            passed = np.searchsorted(self.thresholds, maps.max(0))
         n_present = max(len(maps), 1)
         codes = (passed * n_present + best) * _IDS + truth
         counts = np.bincount(codes.ravel(), minlength=steps * n_present * _IDS).reshape(steps, n_present, _IDS)
