@@ -66,7 +66,7 @@ def _stays(run: Path, root: Path) -> bool:
 def _write(request: Request, root: Path, run: Path, place: Path) -> None:
     """Write the configuration of ROOT into the folder PLACE, that of the RUN if it is not only looked at, and tell of it."""
     from bas_cli import console
-    from stages.actions.init_data import Wish, initialise
+    from stages.actions.datasets.init import Wish, initialise
 
     labels = request.labels and request.labels.expanduser().absolute()
     other = (run / CONFIG).is_file()  # another folder's, of which nothing was made yet

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 
 from benchmarks import measure
 from benchmarks.measure import Measured
-from stages.actions import check_data
+from stages.actions.datasets import check as check_data
 from stages.core import processes
 from stages.core.limits import cores
 from stages.data import census

@@ -15,10 +15,10 @@ from conftest import Command, Counter, settings
 from PIL import Image, PngImagePlugin
 
 import configs
-from stages.actions import check_data, clean_lists
-from stages.actions.check_data import Report
-from stages.actions.data_place import open_census
-from stages.actions.init_data import Wish, initialise
+from stages.actions.datasets import check, clean_lists
+from stages.actions.datasets.check import Report
+from stages.actions.datasets.init import Wish, initialise
+from stages.actions.datasets.place import open_census
 from stages.core.errors import StageError
 from stages.data import images, inspection
 from stages.data.dataset import Config, open_dataset
@@ -29,7 +29,7 @@ IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentatio
 
 
 def checked(root: Path) -> Report:
-    return check_data.check(open_census(str(root), None, None), Counter())
+    return check.check(open_census(str(root), None, None), Counter())
 
 
 def kinds(report: Report) -> dict[str, str]:
@@ -320,7 +320,7 @@ def test_processes_find_the_same(devkit: Path, tmp_path: Path, monkeypatch: pyte
     (many / "3_3.png").write_bytes(b"")
     alone = []
     for processes in (1, 2):
-        monkeypatch.setattr(check_data, "cores", lambda processes=processes: processes)
+        monkeypatch.setattr(check, "cores", lambda processes=processes: processes)
         alone.append(checked(many).plain())
     assert alone[0] == alone[1] and alone[0]["images"] == 80
     assert alone[0]["findings"][0]["kind"] == "empty file"
@@ -501,7 +501,7 @@ def test_a_file_of_labels_and_a_document_of_coco_follow_the_list_of_files(genera
         "instances_all.json": json.dumps(document),
     }.items():
         (root / name).write_text(text)
-        written = clean_lists.write(check_data.check(open_census(str(root), None, None, anew=True), Counter()))
+        written = clean_lists.write(check.check(open_census(str(root), None, None, anew=True), Counter()))
         assert written["all"].path == root / "clean.txt" and (written["all"].kept, written["all"].of) == (6, 8)
         found = initialise(Wish(root, tmp_path / name / "c.yaml", tmp_path / name / "lists", "lists"))
         assert found["left_out"] == {str(root / "clean.txt"): 2} and listed(tmp_path / name / "lists") == SOUND

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.actions import photographs_config
-from stages.actions.init_data import Wish, initialise, recognise
+from stages.actions.datasets import photographs_config
+from stages.actions.datasets.init import Wish, initialise, recognise
 from stages.core.errors import StageError
 from stages.core.files import HashCache, write_text
 from stages.data.dataset import Config, open_dataset

@@ -13,7 +13,7 @@ import torch
 from conftest import Command
 from PIL import Image
 
-from stages.actions.photographs import Photograph, collect
+from stages.actions.datasets.photographs import Photograph, collect
 from stages.actions.predict import Predictor
 from stages.core.errors import StageError
 from stages.data.detections import covered

@@ -15,8 +15,8 @@ import pytest
 from conftest import Command, Counter
 from PIL import Image
 
-from stages.actions import prepare_coco
-from stages.actions.preparation import Preparation
+from stages.actions.datasets import prepare_coco
+from stages.actions.datasets.preparation import Preparation
 from stages.core.errors import StageError
 from stages.data.images import VOID, read_mask
 

@@ -16,8 +16,8 @@ from conftest import Command, Counter, wait_for
 from PIL import Image
 from scipy.io import savemat
 
-from stages.actions import prepare_voc
-from stages.actions.preparation import Preparation
+from stages.actions.datasets import prepare_voc
+from stages.actions.datasets.preparation import Preparation
 from stages.core.errors import StageError
 from stages.data import sbd
 from stages.data.images import VOID, read_mask, write_mask

@@ -53,7 +53,7 @@ def init(
     DIR has one sub-folder a class, or holds a file of labels (CSV, JSON, JSON lines, Label Studio's JSON, CVAT's XML), or is
     a VOC devkit or in COCO's format. True masks, if there are any, lie in DIR/masks. `bas run DIR` does this by itself.
     """
-    from stages.actions.init_data import Wish, initialise
+    from stages.actions.datasets.init import Wish, initialise
 
     root = folder.expanduser().resolve()
     config = (out or Path(f"{root.name}.yaml")).expanduser().absolute()
@@ -87,7 +87,7 @@ def prepare(
     voc wants VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz (3.4 GB), coco train2014.zip, val2014.zip and
     annotations_trainval2014.zip (20 GB), or the folders that they unpack to. Nothing is fetched without --download.
     """
-    from stages.actions.preparation import Preparation
+    from stages.actions.datasets.preparation import Preparation
 
     place = (root or Path("data") / dataset).expanduser()
     sources = (archives or place).expanduser()
@@ -102,13 +102,13 @@ def prepare(
 
 
 def _voc(prepared: Any) -> dict[str, Any]:
-    from stages.actions import prepare_voc
+    from stages.actions.datasets import prepare_voc
 
     return prepare_voc.prepare(prepared)
 
 
 def _coco(prepared: Any) -> dict[str, Any]:
-    from stages.actions import prepare_coco
+    from stages.actions.datasets import prepare_coco
 
     return prepare_coco.prepare(prepared)
 

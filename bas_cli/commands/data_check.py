@@ -14,9 +14,9 @@ from bas_cli import console, options, progress
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from stages.actions.check_data import Report
-    from stages.actions.clean_lists import Written
-    from stages.actions.findings import Case, Finding
+    from stages.actions.datasets.check import Report
+    from stages.actions.datasets.clean_lists import Written
+    from stages.actions.datasets.findings import Case, Finding
 
 What = Annotated[
     str, typer.Argument(metavar="PATH", help="A dataset's folder, a folder of images, or a configuration.", show_default=False)
@@ -38,10 +38,10 @@ def check(
     That is: broken or empty files, lists that name absent ones, the same picture with other labels or in two splits, masks that
     do not fit. The rest is worth a look (warning) or handled (note).
     """
-    from stages.actions import check_data, clean_lists
-    from stages.actions.data_place import open_census
+    from stages.actions.datasets import check, clean_lists
+    from stages.actions.datasets.place import open_census
 
-    report = check_data.check(open_census(path, data, labels, anew=fix), progress.reporter(quiet))
+    report = check.check(open_census(path, data, labels, anew=fix), progress.reporter(quiet))
     written = clean_lists.write(report) if fix else {}
     if as_json:
         console.document({**report.plain(), "written": {role: str(one.path) for role, one in written.items()}})

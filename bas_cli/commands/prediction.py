@@ -104,7 +104,7 @@ def predict(
     settings, only what is missing or older than its photograph is made. predict.json names the classes by id.
     """
     from stages.actions import predict_files
-    from stages.actions.photographs import collect
+    from stages.actions.datasets.photographs import collect
     from stages.actions.predict import Predictor
     from stages.data.labels import read_lines
 

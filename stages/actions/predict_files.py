@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.actions.photographs import Photograph
+from stages.actions.datasets.photographs import Photograph
 from stages.actions.predict import Predictor
 from stages.core import interrupt
 from stages.core import stage as contract

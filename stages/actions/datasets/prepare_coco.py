@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stages.actions.preparation import Preparation, counted, drawn, summary
+from stages.actions.datasets.preparation import Preparation, counted, drawn, summary
 from stages.core.errors import StageError
 from stages.core.files import write_atomic
 from stages.data import coco

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from stages.actions.findings import Case
+from stages.actions.datasets.findings import Case
 from stages.core import interrupt, processes
 from stages.core.limits import cores
 from stages.core.stage import Reporter

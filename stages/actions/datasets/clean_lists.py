@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.actions.check_data import Report
-from stages.actions.findings import Case
+from stages.actions.datasets.check import Report
+from stages.actions.datasets.findings import Case
 from stages.core.errors import StageError
 from stages.core.files import write_text
 from stages.data import clean

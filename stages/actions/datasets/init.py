@@ -14,7 +14,7 @@ from typing import Any
 
 import configs
 from stages import PIPELINE
-from stages.actions import photographs_config as settings
+from stages.actions.datasets import photographs_config as settings
 from stages.core.errors import StageError
 from stages.core.files import write_text
 from stages.data import clean

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stages.actions.preparation import Preparation, counted, drawn, summary
+from stages.actions.datasets.preparation import Preparation, counted, drawn, summary
 from stages.core.errors import StageError
 from stages.core.files import link, write_atomic, write_text
 from stages.data import sbd

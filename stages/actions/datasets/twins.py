@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.actions.findings import Case
+from stages.actions.datasets.findings import Case
 from stages.core.files import sha256
 from stages.data.census import Census, Entry
 from stages.data.inspection import THUMB, Facts

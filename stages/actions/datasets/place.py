@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages.actions import configure
-from stages.actions.init_data import own_lists, recognise
+from stages.actions.datasets.init import own_lists, recognise
 from stages.core.errors import StageError
 from stages.data import census, dataset
 from stages.data.census import Census

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from stages.actions import data_outlines, data_twins
-from stages.actions.findings import Case, Finding, found
+from stages.actions.datasets import outlines, twins
+from stages.actions.datasets.findings import Case, Finding, found
 from stages.core import interrupt, processes
 from stages.core.limits import cores
 from stages.core.stage import Reporter
@@ -71,9 +71,9 @@ def check(census: Census, reporter: Reporter) -> Report:
     cases = [
         *_of_lists(census),
         *(pair for entry in census.entries for pair in _of_image(facts[entry.file])),
-        *data_twins.cases(census, facts),
+        *twins.cases(census, facts),
         *(pair for entry in census.entries if entry.file in masks for pair in _of_mask(census, entry, facts, masks[entry.file])),
-        *data_outlines.cases(census, facts, reporter),
+        *outlines.cases(census, facts, reporter),
         *_of_classes(census),
     ]
     return Report(census, facts, masks, tuple(found(cases, used)))
