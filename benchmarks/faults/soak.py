@@ -71,7 +71,8 @@ class Soak:
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         code = process.wait(GRACE)
         self._expect(code in (ENDS[number], -number, 0), f"after {number.name} it ended with {code}", name)
-        self._expect(_emptied(process.pid), f"after {number.name} processes are left", name)
+        left = _left(process.pid)
+        self._expect(not left, f"after {number.name} in {stage} ({code}) processes are left, {left}", name)
         self.killed[number, stage] += 1
 
     def _at_work(self, run: Path) -> str:
@@ -89,14 +90,14 @@ def _digests(run: Path) -> dict[str, Any]:
     return {stage: (one.get("digest"), one.get("metrics")) for stage, one in found.items()}
 
 
-def _emptied(session: int) -> bool:
-    """Whether no process of SESSION is left, after GRACE at most."""
+def _left(session: int) -> list[str]:
+    """The processes of SESSION that are left after GRACE, or earlier where there are none."""
     until = time.monotonic() + GRACE
-    while any(_session(entry) == session for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+    while found := [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and _session(entry) == session]:
         if time.monotonic() > until:
-            return False
+            return [(entry / "cmdline").read_text().replace("\0", " ")[-200:] for entry in found]
         time.sleep(0.05)
-    return True
+    return []
 
 
 def _session(process: Path) -> int | None:
