@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,26 @@ def test_no_more_waits_than_is_queued(tmp_path: Path, turns: bool) -> None:
     assert max(waiting) < processes.QUEUED
     if turns:  # a round begins when nothing waits
         assert [waiting[start] for start in range(0, len(waiting), processes.QUEUED)] == [0] * 4
+
+
+def fight(folder: Path) -> None:
+    """Of two workers the one with the higher number kills the other, which waits for work by then and holds the queue's lock."""
+    (folder / str(os.getpid())).touch()
+    while len(numbers := sorted(int(path.name) for path in folder.iterdir())) < 2:
+        time.sleep(0.05)
+    if os.getpid() == numbers[1]:
+        time.sleep(0.5)
+        os.kill(numbers[0], signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_while_it_waits_leaves_nobody_waiting(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(BrokenProcessPool):
+        list(processes.in_pool([tmp_path, tmp_path], fight, 2, []))
+    assert time.monotonic() - began < 60
+    for path in tmp_path.iterdir():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.name), 0)
 
 
 def make(path: Path) -> None:

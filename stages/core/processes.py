@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from itertools import islice
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
@@ -75,12 +77,13 @@ def stream(
     turns = first is not _itself and ctx.runtime.device.type == "cpu"
     with ctx.track(label, len(items), len(items) - len(todo)) as meter:
         both = _finished(lambda item: work(first(item)), todo)
-        for _ in in_pool(_finished(first, todo), work, workers, preload, turns) if workers > 1 else both:
-            meter.advance()
+        with closing(in_pool(_finished(first, todo), work, workers, preload, turns) if workers > 1 else both) as done:
+            for _ in done:
+                meter.advance()
     fabric.barrier()
 
 
-def _finished(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def _finished(function: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
     """FUNCTION of each of ITEMS; an interrupt waits for the end of the one at hand."""
     for item in items:
         interrupt.check()
@@ -89,7 +92,9 @@ def _finished(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         yield made
 
 
-def in_pool(items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str], turns: bool = False) -> Iterator[R]:
+def in_pool(
+    items: Iterable[T], work: Callable[[T], R], workers: int, preload: Sequence[str], turns: bool = False
+) -> Generator[R]:
     """Yield what WORK returns for each item, as they are finished, whatever their order. The first failure ends the rest: what
     is at hand is finished, what workers have been given ahead is not begun.
 
@@ -98,19 +103,27 @@ def in_pool(items: Iterable[T], work: Callable[[T], R], workers: int, preload: S
     source, ahead = iter(items), QUEUED * workers
     method = _method(preload)
     enough = method.Event()
-    with ProcessPoolExecutor(workers, method, _start_worker, (enough,)) as pool:
-        try:
-            waiting: set[Future[R | _Failure]] = set()
-            while batch := list(islice(source, ahead if turns else 1)):
-                waiting |= {pool.submit(_attempt, work, item) for item in batch}
-                if len(waiting) >= ahead:
-                    done, waiting = wait(waiting, return_when=ALL_COMPLETED if turns else FIRST_COMPLETED)
-                    yield from map(_result, done)
-            yield from map(_result, wait(waiting).done)
-        except BaseException:
-            enough.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(workers, method, _start_worker, (enough,))
+    try:
+        waiting: set[Future[R | _Failure]] = set()
+        while batch := list(islice(source, ahead if turns else 1)):
+            waiting |= {pool.submit(_attempt, work, item) for item in batch}
+            if len(waiting) >= ahead:
+                done, waiting = wait(waiting, return_when=ALL_COMPLETED if turns else FIRST_COMPLETED)
+                yield from map(_result, done)
+        yield from map(_result, wait(waiting).done)
+    except BrokenProcessPool:
+        _kill(pool)
+        raise
+    finally:
+        enough.set()
+        pool.shutdown(cancel_futures=True)  # and wait: a worker that is still starting would not find what it is given
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End the workers of a POOL of which one is gone: it may have held the lock of the queue that the others wait for."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
 
 
 def _method(preload: Sequence[str]) -> BaseContext:
