@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import re
@@ -50,6 +51,24 @@ def test_a_killed_worker_counts_and_other_faults_do_not() -> None:
         assert exhaustion.why(other) is None
         with pytest.raises(type(other)), exhaustion.told("a stage", "Do nothing"):
             raise other
+
+
+def test_a_cut_or_flipped_file_of_the_old_format_is_told_in_one_line(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(3)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    told = 0
+    for content in (*(whole[:end] for end in range(len(whole))), *(_flipped(whole, place) for place in range(len(whole)))):
+        try:
+            with reading.told("Cannot read it", "Give another"):
+                torch.load(io.BytesIO(content), weights_only=True)
+        except StageError as error:
+            assert str(error).startswith("Cannot read it") and "\n" not in str(error)
+            told += 1
+    assert told >= len(whole)  # a flipped byte of a number or a name goes unnoticed
+
+
+def _flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
 
 
 def test_a_loader_that_dies_while_a_file_is_read_is_not_taken_for_a_fault_of_the_file() -> None:

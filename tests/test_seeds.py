@@ -11,6 +11,7 @@ from stages.formulas import seeds
 
 def test_sizes_round_half_to_even_and_cover_the_image() -> None:
     assert seeds.scaled_size(75, 101, 0.5) == (38, 50)
+    assert seeds.scaled_size(1, 101, 0.5) == (1, 50)
     assert seeds.strided_size(375, 500) == (94, 125)
     assert seeds.strided_size(4, 5) == (1, 2)
 

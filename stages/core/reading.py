@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,10 @@ from safetensors import SafetensorError
 from stages.core import exhaustion
 from stages.core.errors import StageError, first_line
 
-_OF_CONTENT = (EOFError, LookupError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError)
+_OF_CONTENT = (
+    *(EOFError, LookupError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError),
+    *(struct.error, AssertionError, AttributeError, OverflowError),  # of torch's format before 1.6, cut or with other bytes
+)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ TRUNK_STRIDE = 16  # of maps that no other stride is stated of
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Size of an image of height x width (pixels) at SCALE, rounded half to even."""
-    return round(height * scale), round(width * scale)
+    """Size of an image of height x width (pixels) at SCALE, rounded half to even; at least one pixel a side."""
+    return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
 def strided_size(height: int, width: int, stride: int = SEED_STRIDE) -> tuple[int, int]:
