@@ -20,7 +20,7 @@ from stages.actions.datasets.check import Report
 from stages.actions.datasets.init import Wish, initialise
 from stages.actions.datasets.place import open_census
 from stages.core.errors import StageError
-from stages.data import images, inspection
+from stages.data import images, inspection, outlines
 from stages.data.dataset import Config, open_dataset
 from stages.data.readers import Place, voc
 from stages.formulas import perceptual
@@ -43,6 +43,26 @@ def files_of(report: Report, kind: str) -> list[tuple[str, ...]]:
 
 def image(root: Path, number: int) -> Path:
     return root / IMAGES / f"demo_0000{number}.png"
+
+
+def test_labels_that_a_run_refuses_are_an_error_and_a_plain_folder_is_none(generated: Path, tmp_path: Path) -> None:
+    shutil.copy(image(generated, 1), tmp_path)
+    assert checked(tmp_path).sound
+    (tmp_path / "l.json").write_text('{"a":')
+    assert kinds(checked(tmp_path))["unreadable list or labels"] == "error" and not checked(tmp_path).sound
+
+
+def test_a_class_and_none_of_the_same_bytes_are_a_conflict(generated: Path, tmp_path: Path) -> None:
+    root = folder_of_classes(tmp_path / "own", generated)
+    first = next(file for file in sorted(root.rglob("*.png")))
+    (root / "background").mkdir()
+    shutil.copy(first, root / "background" / "other.png")
+    assert kinds(checked(root))["same bytes, other labels"] == "error"
+
+
+def test_a_side_below_zero_is_a_broken_outline() -> None:
+    found = outlines.faults(outlines.Outlined("a.png", (4, 4), (4, -4), [(1, [[0, 0, 1, 0, 1, 1]], False)]))
+    assert "broken outline" in [kind for kind, _ in found]
 
 
 # --- codes ---

@@ -21,7 +21,7 @@ from stages.actions.datasets.init import Wish, initialise, recognise
 from stages.core.errors import StageError
 from stages.core.files import HashCache, write_text
 from stages.data.dataset import Config, open_dataset
-from stages.data.readers import Place, folder, open_reader, table, tables
+from stages.data.readers import Place, folder, listed, open_reader, table, tables
 from stages.data.splits import stratified
 
 
@@ -441,3 +441,26 @@ def test_one_document_of_coco_is_split_and_two_are_the_lists(tmp_path):
     coco_document(root, "val", 5)
     found = initialise(wish(root))
     assert found["lists"] == {"train": 10, "val": 4} and found["split"] == "the data's own lists"
+
+
+# --- faults of labels ---
+
+
+def test_class_folders_do_not_take_the_place_of_broken_labels(tmp_path):
+    root = class_folders(tmp_path / "own")
+    (root / "labels.csv").write_bytes(b"image,labels\ncat/0.png,cat\n\xff")
+    with pytest.raises(StageError, match="Cannot read labels"):
+        recognise(root)
+    (root / "labels.csv").write_text("rate,loss\n1,2\n")
+    assert recognise(root)[0] == "folder"
+
+
+def test_labels_in_a_pipe_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "l.csv")
+    with pytest.raises(StageError, match="no regular file"):
+        tables.read(tmp_path / "l.csv")
+
+
+def test_a_folder_that_cannot_be_listed_is_named():
+    with pytest.raises(StageError, match="Cannot read folder own/dog"):
+        listed.unreadable(PermissionError(13, "Permission denied", "own/dog"))

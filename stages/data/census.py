@@ -18,7 +18,7 @@ from stages.data.formats import SUFFIXES, UNSUPPORTED, ending
 from stages.data.labels import Labels
 from stages.data.readers import Reader
 from stages.data.readers.coco import Coco, documents
-from stages.data.readers.listed import Listed
+from stages.data.readers.listed import Listed, unreadable
 from stages.data.readers.lists import Relisted
 
 NOT_PHOTOGRAPHS = frozenset({"SegmentationClass", "SegmentationClassAug", "SegmentationObject", "masks"})  # folders of masks
@@ -178,7 +178,7 @@ def _others(root: Path, known: set[str]) -> tuple[tuple[Entry, ...], tuple[str, 
 
 
 def _walk(root: Path) -> Iterable[str]:
-    for folder, inner, names in os.walk(root):
+    for folder, inner, names in os.walk(root, onerror=unreadable):
         inner[:] = sorted(name for name in inner if name not in NOT_PHOTOGRAPHS and not name.startswith("."))
         yield from (f"{folder}{os.sep}{name}" for name in sorted(names) if not name.startswith("."))
 

@@ -43,7 +43,7 @@ def _of_shape(segmentation: object, size: tuple[int, int]) -> Iterator[tuple[str
         return
     try:
         covered = pixels(segmentation, size)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter where the document says a side below zero
         yield "broken outline", f": {error}"
         return
     beyond = _beyond(segmentation, size)

@@ -19,7 +19,7 @@ from stages.core.errors import StageError
 from stages.core.files import write_text
 from stages.data import clean
 from stages.data.clean import Sifted, costs, sift, sift_files
-from stages.data.readers import Place, Reader, coco, open_reader, table
+from stages.data.readers import Place, Reader, Unknown, coco, open_reader, table, tables
 from stages.data.readers import folder as folders
 from stages.data.readers.listed import Listed, Row
 from stages.data.readers.voc import Devkit
@@ -88,13 +88,13 @@ def recognise(root: Path, labels: Path | None = None) -> tuple[str, Place]:
         file = table.find(root)
         if file is not None and table.look_up(root, file).rows:
             return "table", Place(root, file)
-    except StageError as error:
+    except tables.Foreign as error:  # of broken labels the folders' names do not take the place
         fault = error
     if len({name for _, name, folder in folders.class_folders(root) if folders.images_in(root, folder)}) > 1:
         return "folder", Place(root)
     if fault is not None:
         raise fault
-    raise StageError(
+    raise Unknown(
         f"Cannot tell what {root} holds" if root.is_dir() else f"No folder {root}",
         "neither two sub-folders with images, nor a CSV, JSON or JSON-lines file of labels, nor JPEGImages",
         "Put the images of each class into a folder of its own, or give a file of labels with --labels",

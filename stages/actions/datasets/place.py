@@ -10,7 +10,7 @@ from stages.actions.datasets.init import own_lists, recognise
 from stages.core.errors import StageError
 from stages.data import census, dataset
 from stages.data.census import Census
-from stages.data.readers import Reader, open_reader
+from stages.data.readers import Reader, Unknown, open_reader
 from stages.data.readers.voc import Devkit
 
 LISTS = {"train": ("train_aug", "train"), "score": ("train",), "val": ("val",)}  # of a devkit, the first that is there
@@ -26,10 +26,12 @@ def open_census(word: str, data: Path | None, labels: Path | None, anew: bool = 
         return _configured(word, data, labels, anew)
     try:
         layout, place = recognise(folder, labels)
-    except StageError:
+    except Unknown:
+        return census.of_folder(folder)
+    except StageError as error:
         if labels is not None:
             raise
-        return census.of_folder(folder)
+        return replace(census.of_folder(folder), trouble=(str(error),))
     reader = open_reader(layout, place)
     return census.take(reader, _lists(reader), negatives=True, anew=anew)
 

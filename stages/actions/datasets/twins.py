@@ -64,7 +64,7 @@ def _of_same(group: Sequence[Entry]) -> tuple[str, Case]:
     case = Case(tuple(entry.file for entry in group))
     if _leaks(group):
         return "same bytes in two splits", case
-    labels = {entry.labels for entry in group if entry.labels}
+    labels = {entry.labels for entry in group if entry.labels is not None}  # that no class is there contradicts any class
     return ("same bytes, other labels" if len(labels) > 1 else "same bytes twice"), case
 
 

@@ -15,6 +15,10 @@ from stages.core.errors import StageError
 from stages.data.labels import Labels
 
 
+class Unknown(StageError):
+    """A folder of no known layout, in which nothing is broken."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a dataset lies, as the configuration has it."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from stages.core.errors import StageError
 from stages.core.files import fitting
@@ -86,12 +87,18 @@ class Listed(Lists):
 def images_in(root: Path, below: str = "") -> list[str]:
     """Images in ROOT/BELOW and the folders in it, relative to ROOT with slashes, sorted; hidden ones are passed over."""
     found: list[str] = []
-    for folder, inner, names in os.walk(root / below):
+    for folder, inner, names in os.walk(root / below, onerror=unreadable):
         inner[:] = sorted(name for name in inner if name[0] != ".")
         place = Path(folder).relative_to(root).as_posix()
         prefix = "" if place == "." else f"{place}/"
         found += [prefix + name for name in names if name[0] != "." and name.lower().endswith(tuple(formats.SUFFIXES))]
     return sorted(found)
+
+
+def unreadable(error: OSError) -> NoReturn:
+    """Raise StageError of a folder that cannot be listed, whose images would be missing in silence."""
+    why = error.strerror or "it cannot be listed"
+    raise StageError(f"Cannot read folder {error.filename}", why, "Allow reading it, or move it away") from error
 
 
 def identify(files: Iterable[str], below: str = "") -> dict[str, str]:

@@ -42,7 +42,7 @@ def find(root: Path) -> Path | None:
     found = sorted(path for path in root.iterdir() if path.suffix.lower() in tables.SUFFIXES and path.name[0] != ".")
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:5])
-        raise StageError(f"Several files in {root} may hold the labels", names, "Say which with --labels FILE")
+        raise tables.Foreign(f"Several files in {root} may hold the labels", names, "Say which with --labels FILE")
     return found[0] if found else None
 
 

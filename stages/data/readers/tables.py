@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,14 @@ SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml")
 LARGEST = 1 << 28  # bytes of a file
 
 
+class Foreign(StageError):
+    """No file that is plainly one of labels: sound, but of other things, or one of several."""
+
+
+class _Other(ValueError):
+    """What a file of other things is refused for."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """What a file says of one image: its name as it is written, class names (None: nothing was said), split."""
@@ -38,15 +47,17 @@ class Entry:
 def read(path: Path) -> list[Entry]:
     """The entries of a file, as they come. Raises StageError that names the file."""
     try:
-        if path.stat().st_size > LARGEST:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("no regular file")  # a pipe or a device may never end
+        if status.st_size > LARGEST:
             raise ValueError("more than 256 MB")
         text = path.read_text(encoding="utf-8-sig")
         found = list(_READ.get(path.suffix.lower(), _csv)(text))
     except (OSError, ValueError, RecursionError, csv.Error, expat.ExpatError) as error:
         why = "tables within tables without end" if isinstance(error, RecursionError) else str(error)[:160]
-        raise StageError(
-            f"Cannot read labels {path}", why, "Give CSV, JSON or JSON lines with an image and its labels"
-        ) from error
+        kind = Foreign if isinstance(error, _Other) else StageError
+        raise kind(f"Cannot read labels {path}", why, "Give CSV, JSON or JSON lines with an image and its labels") from error
     if not found:
         raise StageError(f"No image in {path}", "nothing in it names an image", "Write a line or an object for each image")
     return found
@@ -68,7 +79,7 @@ def _csv(text: str) -> Iterator[Entry]:
 def _under_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[Entry]:
     image, split = _column(header, IMAGE), _column(header, SPLIT)
     if image is None:
-        raise ValueError(f"no column names the image: {', '.join(header[:8])}; call it 'image'")
+        raise _Other(f"no column names the image: {', '.join(header[:8])}; call it 'image'")
     named = _column(header, LABELS)
     flags = [at for at in range(len(header)) if at not in (image, split)] if named is None else []
     wrong = next((row[at] for row in rows for at in flags if at < len(row) and row[at] not in ("0", "1", "", "0.0", "1.0")), None)
@@ -104,7 +115,7 @@ def _json(text: str) -> Iterator[Entry]:
     elif isinstance(value, list):
         yield from map(_object, value)
     else:
-        raise ValueError("neither a list of objects nor a table of labels by image")
+        raise _Other("neither a list of objects nor a table of labels by image")
 
 
 def _json_lines(text: str) -> Iterator[Entry]:
