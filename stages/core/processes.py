@@ -9,14 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import islice
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from stages.core import interrupt
 from stages.core.errors import StageError
@@ -112,18 +111,23 @@ def in_pool(
                 done, waiting = wait(waiting, return_when=ALL_COMPLETED if turns else FIRST_COMPLETED)
                 yield from map(_result, done)
         yield from map(_result, wait(waiting).done)
-    except BrokenProcessPool:
-        _kill(pool)
-        raise
     finally:
         enough.set()
-        pool.shutdown(cancel_futures=True)  # and wait: a worker that is still starting would not find what it is given
+        _end(pool)
 
 
-def _kill(pool: ProcessPoolExecutor) -> None:
-    """End the workers of a POOL of which one is gone: it may have held the lock of the queue that the others wait for."""
-    for process in list((pool._processes or {}).values()):
-        process.kill()
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Stop POOL and wait for its workers: one that is still starting would not find what it is given.
+
+    They are asked to end until they have: one that was killed may have held the lock of the queue that the others wait for.
+    """
+    manager: Any = pool._executor_manager_thread
+    workers = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    while manager is not None and manager.is_alive():
+        manager.join(0.1)
+        for worker in workers if manager.is_alive() else ():
+            worker.terminate()
 
 
 def _method(preload: Sequence[str]) -> BaseContext:
@@ -136,16 +140,22 @@ def _method(preload: Sequence[str]) -> BaseContext:
 
 
 class _Worker:
-    """What a worker knows of its parent: whether that wants no more."""
+    """What a worker knows: whether its parent wants no more, and whether an item is at hand."""
 
     enough: Event | None = None
+    busy = False
+
+
+def _leave_if_idle(number: int, frame: Any) -> None:
+    if not _Worker.busy:
+        os._exit(1)
 
 
 def _start_worker(enough: Event) -> None:
-    """One thread of arithmetic a worker, interrupts left to the parent, and no worker that outlives a killed parent."""
+    """One thread of arithmetic a worker, no interrupt while an item is at hand, and no worker that outlives a killed parent."""
     _Worker.enough = enough
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave_if_idle)
     os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should the work import it: not all work does
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
@@ -170,10 +180,13 @@ class _Failure(NamedTuple):
 def _attempt(work: Callable[[T], R], item: T) -> R | _Failure:
     if _Worker.enough is not None and _Worker.enough.is_set():
         return _Failure("Not begun", "what came before it failed or was interrupted", "Run the same command again to go on")
+    _Worker.busy = True
     try:
         return work(item)
     except StageError as error:
         return _Failure(error.what, error.why, error.todo)
+    finally:
+        _Worker.busy = False
 
 
 def _result(future: Future[R | _Failure]) -> R:
