@@ -130,13 +130,14 @@ def prediction_path(folder: Path, kind: str, image_id: str) -> Path:
 def _look(net: Any, config: Config, ctx: Context, sample: Sample) -> Seen:
     """Logits of one image; their argmax at its size is its plain prediction, an index PNG."""
     from stages.core.files import write_atomic
+    from stages.core.finite import require_numbers
     from stages.data.images import read_image, write_mask
     from stages.formulas.segmentation import labels_at
     from stages.nets.mmseg import inference
 
     image = read_image(sample.image)
     with ctx.runtime.fabric.autocast():
-        logits = inference.tiled_logits(net, image, config.scales, config.flip, config.tile)
+        logits = require_numbers(inference.tiled_logits(net, image, config.scales, config.flip, config.tile))
     labels = labels_at(logits, image.shape[:2]).cpu().numpy()
     write_atomic(prediction_path(ctx.out, "plain", sample.id), lambda temporary: write_mask(temporary, labels))
     return Seen(sample, logits.half().cpu().numpy())

@@ -152,6 +152,9 @@ def test_the_run_is_the_one_named_else_bas_run_else_the_last(bas: Command, run: 
 
 def test_what_is_refused_is_not_the_last_run(bas: Command, run: Path, config: Path, tmp_path: Path):
     assert bas("seed", "train", "--run", str(run), "-q").code == 0
+    kept = (run / "config.yaml").read_text()
+    assert bas("seed", "train", "--run", str(run), "--weights", "imagenet").error
+    assert (run / "config.yaml").read_text() == kept
     (tmp_path / "empty").mkdir()
     for words in (
         ("seed", "train", str(config), "--run", "r", "--set", "seed_train.crop=96"),

@@ -273,3 +273,12 @@ def test_files_that_are_programs_or_no_network_are_refused(bas: Command, tmp_pat
         (tmp_path / name).write_bytes(b"rubbish")
         assert reason in bas("predict", "a.png", "--model", name, "--out", "out").error
     assert "no such file" in bas("predict", "a.png", "--model", "absent.onnx", "--out", "out").error
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_a_network_of_no_numbers_is_refused(run: Path, crf: bool):
+    path = run / "segment_train" / "network.pth"
+    value = torch.load(path, weights_only=True)
+    torch.save({**value, "state_dict": {key: entry * float("nan") for key, entry in value["state_dict"].items()}}, path)
+    with pytest.raises(StageError, match="Cannot predict: the network gives values that are no numbers"):
+        Predictor(path, crf=crf)(np.zeros((40, 56, 3), np.uint8))

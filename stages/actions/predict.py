@@ -135,10 +135,11 @@ class Predictor:
         """The same of pixels alone."""
         import torch
 
+        from stages.core.finite import require_numbers
         from stages.formulas import crf
         from stages.formulas.segmentation import labels_at, probabilities_at
 
-        logits = self._look(pixels)
+        logits = require_numbers(self._look(pixels))
         if present is not None:
             absent = torch.tensor(self._absent(present), dtype=torch.long, device=logits.device)
             logits = logits.index_fill(0, absent, RULED_OUT)

@@ -120,10 +120,16 @@ class Run:
 
         Raises StageError where it is another dataset's, or another process works in it.
         """
+        log = self._enter()
+        self.save_config()
+        return log
+
+    def _enter(self) -> logging.Logger:
+        """As `begin`, but the configuration that the folder holds stays: what is refused changes no run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
         run_folder.tidy(self.folder)
-        self.save_config()
+        self.require_place()
         return open_log(self.folder, self.on_warning, self.on_note)
 
     def hold(self) -> None:
@@ -199,7 +205,7 @@ class Run:
         What is stale before the first of NAMES stays so: the log warns of it, and a stage that is kept in spite of it is
         reported as stale.
         """
-        log = self.begin()
+        log = self._enter()
         still = Still(lambda: self.dataset)
         rows = self._rows(still)
         planned, untried = plan(self.sections, names), True
@@ -213,6 +219,7 @@ class Run:
             inputs.require(stage_module(name), self.section(name), self.folder)  # before the demo is generated
             if untried:
                 self.rehearse(planned[planned.index(name) :])
+                self.save_config()
                 self.on_start()
                 untried = False
             self._warn(name, rows, log)
@@ -221,6 +228,8 @@ class Run:
             still = Still(lambda: self.dataset)  # images may have changed while the stage ran
             rows = self._rows(still)
             yield self.report(name, still), True
+        if untried:
+            self.save_config()
 
     def _rows(self, still: Still) -> dict[str, Report]:
         return {row.name: row for row in self.reports(still)}

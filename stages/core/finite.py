@@ -51,6 +51,13 @@ def spoilt(net: nn.Module) -> str | None:
     return name and f"Parameter '{name}' is not finite"
 
 
+def require_numbers(logits: Tensor) -> Tensor:
+    """LOGITS as they are. Raises StageError where one is no number."""
+    if bool(logits.isnan().any()):
+        raise StageError("Cannot predict", "the network gives values that are no numbers", "Train the network again")
+    return logits
+
+
 def diverged(what: str, step: int, images: Sequence[str], todo: str = "Lower the learning rate and run again") -> StageError:
     """WHAT happened at STEP (1-based), whose batch held IMAGES, in the words of a fault; the last good state stays."""
     more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
