@@ -162,12 +162,12 @@ def rehearse(sections: Sections, names: Sequence[str], runtime: Runtime, look: b
     """
     if names and (runtime.config.device == "cuda" or runtime.config.precision == "16-mixed"):
         _ = runtime.device, runtime.precision
-    for address in [] if look else to_fetch(sections, names):
-        published.require(address)
     if _with_own_trunk(sections, names):
         _try_network(_network(sections), vars(sections[RECIPE]))
     for trunk, weights in _trunks(sections, names):
         _try_trunk(trunk, weights)
+    for address in [] if look else to_fetch(sections, names):
+        published.require(address)
 
 
 def _with_own_trunk(sections: Sections, names: Sequence[str]) -> set[str]:
